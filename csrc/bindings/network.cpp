@@ -1,0 +1,378 @@
+// Networks, plans, and the fast call of a trained network.
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdlib>
+#include <map>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "core/check.h"
+#include "nn/lowering.h"
+#include "nn/network.h"
+#include "nn/trainer.h"
+
+namespace fastmlp::bindings {
+namespace {
+
+constexpr const char* buffer_names[buffer_count] = {
+    "parameters", "gradients",  "moment0", "moment1", "moment2", "state",           "workspace",
+    "step_state", "input",      "target",  "weight",  "output",  "output_gradient", "input_gradient",
+    "learning_rates"};
+
+// The arrays that plans work on; keeps them alive.
+class Arguments {
+ public:
+  void set(const std::string& name, py::object array) {
+    for (int i = 0; i < buffer_count; ++i) {
+      if (name != buffer_names[i]) continue;
+      memory_[i] = array.is_none() ? Memory{} : memory_of(array);
+      if (!array.is_none() && !memory_[i].contiguous) fail(name, "a contiguous array", "strides");
+      arrays_[i] = std::move(array);
+      data_[i] = memory_[i].data;
+      return;
+    }
+    throw py::value_error("unknown buffer '" + name + "'");
+  }
+  const Memory& memory(int buffer) const { return memory_[buffer]; }
+  void* const* data() const { return data_.data(); }
+
+ private:
+  std::array<py::object, buffer_count> arrays_;
+  std::array<Memory, buffer_count> memory_;
+  std::array<void*, buffer_count> data_{};
+};
+
+// How much of a buffer a program touches, so that a wrong array is an error and never a crash.
+class Extents {
+ public:
+  Extents(const Program& program, std::int64_t workspace) : replicas_(program.replicas) {
+    for (const Record& record : program.records)
+      std::visit([&](auto r) { r.each([&](const Operand& o) { add(o); }); }, record);
+    if (fixed_.count(Buffer::workspace))
+      fixed_[Buffer::workspace] = {workspace * replicas_, program.dtype};
+  }
+
+  void check(const Arguments& arguments, std::int64_t rows) const {
+    for (const auto& [buffer, need] : fixed_) check(arguments, buffer, need.size, need.dtype);
+    for (const Operand& o : batch_)
+      check(arguments, o.buffer, end(o, rows), o.dtype);
+  }
+
+ private:
+  struct Need {
+    std::int64_t size;
+    DType dtype;
+  };
+
+  std::int64_t end(const Operand& o, std::int64_t rows) const {
+    if (rows == 0) return 0;
+    return o.offset + (replicas_ - 1) * o.batch_stride + (rows - 1) * o.row_stride + o.cols;
+  }
+
+  void add(const Operand& o) {
+    if (!o) return;
+    if (o.rows == Operand::batch && o.buffer != Buffer::workspace) {
+      batch_.push_back(o);
+    } else {
+      Need& need = fixed_.emplace(o.buffer, Need{0, o.dtype}).first->second;
+      if (o.rows != Operand::batch) need.size = std::max(need.size, end(o, o.rows));
+    }
+  }
+
+  static void check(const Arguments& arguments, int buffer, std::int64_t size, DType dtype) {
+    const Memory& memory = arguments.memory(buffer);
+    const char kind = dtype == DType::int32 ? 'i' : 'f';
+    if (memory.size < size || (size && (memory.kind != kind || memory.item_size != size_of(dtype))))
+      fail(buffer_names[buffer], std::to_string(size) + " elements of " + name(dtype),
+           std::to_string(memory.size) + " of " + memory.kind + std::to_string(memory.item_size));
+  }
+
+  std::int64_t replicas_;
+  std::map<int, Need> fixed_;
+  std::vector<Operand> batch_;
+};
+
+class Plan {
+ public:
+  Plan(const nn::Network& network, const nn::PlanOptions& options)
+      : Plan(network.backend(), nn::lower(network, options), options.rows) {}
+
+  void run(const Arguments& arguments, std::int64_t rows) {
+    check(arguments, rows, rows);
+    Launch launch;
+    launch.buffers = arguments.data();
+    launch.rows = launch.total_rows = rows;
+    py::gil_scoped_release release;
+    executable_->run(launch);
+  }
+
+  std::int64_t train(const Arguments& arguments, std::int64_t total_rows, std::int64_t steps,
+                     double seconds) {
+    check(arguments, std::min(rows_, total_rows), total_rows);
+    const Memory& state = arguments.memory(Buffer::step_state);
+    if (!state.data) fail("train", "a step state", "none");
+    nn::TrainingCall call;
+    call.launch.buffers = arguments.data();
+    call.launch.total_rows = total_rows;
+    call.batch_size = rows_;
+    call.max_steps = steps;
+    call.seconds = seconds;
+    py::gil_scoped_release release;
+    return nn::train(*executable_, backend_, call);
+  }
+
+  std::int64_t workspace() const { return workspace_; }
+
+ private:
+  Plan(Backend& backend, nn::Lowered lowered, std::int64_t rows)
+      : backend_(backend),
+        rows_(rows),
+        workspace_(lowered.workspace),
+        extents_(lowered.program, lowered.workspace),
+        executable_(backend.compile(std::move(lowered.program))) {}
+
+  void check(const Arguments& arguments, std::int64_t rows, std::int64_t outside_rows) const {
+    if (rows > rows_) fail("plan", std::to_string(rows_) + " rows at most", std::to_string(rows));
+    extents_.check(arguments, outside_rows);
+  }
+
+  Backend& backend_;
+  std::int64_t rows_, workspace_;
+  Extents extents_;
+  std::unique_ptr<Executable> executable_;
+};
+
+// A thread's own scratch memory for inference; grows and stays.
+class Scratch {
+ public:
+  ~Scratch() { std::free(data_); }
+  void* at_least(std::size_t bytes) {
+    if (bytes > bytes_) {
+      std::free(data_);
+      bytes_ = (bytes + 4095) / 4096 * 4096;
+      data_ = std::aligned_alloc(64, bytes_);
+      if (!data_) bytes_ = 0, throw std::bad_alloc();
+    }
+    return data_;
+  }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// model(x) on the CPU with no Python on the way: x must have the model's dtype, be contiguous and have
+// the right number of features. Anything else gets None, and the caller converts or complains.
+class Inference {
+ public:
+  Inference(std::shared_ptr<nn::Network> network, py::array parameters)
+      : network_(std::move(network)), parameters_(std::move(parameters)) {}
+
+  py::object call(py::handle given, py::handle out) {
+    return network_->dtype() == DType::float64 ? call_as<double>(given, out)
+                                               : call_as<float>(given, out);
+  }
+
+ private:
+  // Plans are made for 1, 2, 4, ... rows, on first use, while the GIL is held.
+  struct Entry {
+    std::unique_ptr<Executable> executable;
+    std::int64_t workspace = 0;
+    double work = 0;
+  };
+
+  template <class T>
+  py::object call_as(py::handle given, py::handle out) {
+    if (!py::isinstance<py::array_t<T, py::array::c_style>>(given)) return py::none();
+    const auto x = py::reinterpret_borrow<py::array>(given);
+    const auto rank = x.ndim();
+    if (rank < 1 || rank > 2 || x.shape(rank - 1) != network_->features()) return py::none();
+    const std::int64_t rows = rank == 2 ? x.shape(0) : 1;
+    py::array y;
+    if (out.is_none()) {
+      y = rank == 2 ? py::array_t<T>({rows, network_->outputs()})
+                    : py::array_t<T>(network_->outputs());
+    } else {
+      if (!py::isinstance<py::array_t<T, py::array::c_style>>(out)) return py::none();
+      y = py::reinterpret_borrow<py::array>(out);
+      if (!y.writeable() || y.ndim() != rank || y.shape(rank - 1) != network_->outputs() ||
+          (rank == 2 && y.shape(0) != rows))
+        return py::none();
+    }
+    if (rows == 0) return y;
+    const Entry& entry = entry_for(rows);
+    static thread_local Scratch scratch;
+    void* buffers[buffer_count] = {};
+    buffers[parameters] = const_cast<void*>(parameters_.data());
+    buffers[workspace] = scratch.at_least(std::size_t(entry.workspace) * sizeof(T));
+    buffers[input] = const_cast<void*>(x.data());
+    buffers[output] = y.mutable_data();
+    Launch launch;
+    launch.buffers = buffers;
+    launch.rows = rows;
+    // Letting others run is worth its cost only for calls that take a while.
+    if (double(rows) * double(network_->parameters()) < 1e5) {
+      entry.executable->run(launch);
+    } else {
+      py::gil_scoped_release release;
+      entry.executable->run(launch);
+    }
+    return y;
+  }
+
+  const Entry& entry_for(std::int64_t rows) {
+    std::size_t power = 0;
+    while ((std::int64_t(1) << power) < rows) ++power;
+    if (entries_.size() <= power) entries_.resize(power + 1);
+    auto& entry = entries_[power];
+    if (!entry) {
+      nn::PlanOptions options;
+      options.rows = std::int64_t(1) << power;
+      nn::Lowered lowered = nn::lower(*network_, options);
+      auto made = std::make_unique<Entry>();
+      made->workspace = lowered.workspace;
+      made->executable = network_->backend().compile(std::move(lowered.program));
+      entry = std::move(made);
+    }
+    return *entry;
+  }
+
+  std::shared_ptr<nn::Network> network_;
+  py::array parameters_;
+  std::vector<std::unique_ptr<Entry>> entries_;
+};
+
+// ---- from Python's dicts to the core's structs
+
+template <class T>
+T get(const py::dict& dict, const char* key) {
+  if (!dict.contains(key)) throw py::value_error(std::string("missing '") + key + "'");
+  return py::cast<T>(dict[key]);
+}
+
+nn::Layer layer_from(const py::dict& stage) {
+  const auto kind = get<std::string>(stage, "kind");
+  const int layer = get<int>(stage, "layer");
+  if (kind == "dense")
+    return nn::Dense{layer, get<std::int64_t>(stage, "units"), get<bool>(stage, "use_bias"), {}};
+  if (kind == "activation")
+    return nn::Elementwise{
+        activation_named(get<std::string>(stage, "name"), get<double>(stage, "parameter"))};
+  if (kind == "softmax") return nn::SoftmaxLayer{};
+  if (kind == "dropout") return nn::DropoutLayer{layer, get<double>(stage, "rate")};
+  throw py::value_error("unknown kind of stage '" + kind + "'");
+}
+
+Update make_update(const std::string& rule, double weight_decay, bool decoupled, double clip_norm,
+                   double clip_value, double momentum, bool nesterov, double beta1, double beta2,
+                   double epsilon, bool amsgrad) {
+  return {rule == "adam" ? UpdateRule::adam : UpdateRule::sgd,
+          weight_decay, decoupled, clip_norm, clip_value, momentum, nesterov,
+          beta1, beta2, epsilon, amsgrad};
+}
+
+nn::Section section_named(const std::string& name) {
+  static const std::map<std::string, nn::Section> sections = {
+      {"infer", nn::Section::infer},       {"forward", nn::Section::forward},
+      {"backward", nn::Section::backward}, {"train", nn::Section::train},
+      {"evaluate", nn::Section::evaluate}, {"update", nn::Section::update}};
+  const auto found = sections.find(name);
+  if (found == sections.end()) throw py::value_error("unknown section '" + name + "'");
+  return found->second;
+}
+
+MetricKind metric_named(const std::string& name) {
+  if (name == "accuracy") return MetricKind::accuracy;
+  if (name == "mse") return MetricKind::mse;
+  if (name == "mae") return MetricKind::mae;
+  throw py::value_error("unknown metric '" + name + "'");
+}
+
+DType dtype_named(const std::string& name) {
+  if (name == "float32") return DType::float32;
+  if (name == "float64") return DType::float64;
+  throw py::value_error("dtype: needs float32 or float64, got " + name);
+}
+
+Plan make_plan(const nn::Network& network, const std::string& section, std::int64_t rows,
+               bool training, const std::optional<std::string>& loss,
+               const std::vector<std::string>& metrics, const std::optional<Update>& update,
+               bool shuffle, bool labels, bool weighted) {
+  nn::PlanOptions options;
+  options.section = section_named(section);
+  options.rows = rows;
+  options.training = training;
+  if (loss) options.loss = formula_named<Losses>("loss", *loss);
+  for (const std::string& metric : metrics) options.metrics.push_back(metric_named(metric));
+  if (int(metrics.size()) + 1 > StepState::max_sums)
+    fail("metrics", "at most " + std::to_string(StepState::max_sums - 1),
+         std::to_string(metrics.size()));
+  options.update = update;
+  options.shuffle = shuffle;
+  options.labels = labels;
+  options.weighted = weighted;
+  if (options.section == nn::Section::train && !update) fail("train", "an optimizer", "none");
+  if ((options.section == nn::Section::train || options.section == nn::Section::evaluate) && !loss)
+    fail(section, "a loss", "none");
+  return Plan(network, options);
+}
+
+py::list tensors(const nn::Network& network) {
+  py::list result;
+  for (const nn::Tensor& t : network.tensors()) {
+    py::dict entry;
+    entry["layer"] = t.layer;
+    entry["name"] = t.name;
+    entry["buffer"] = buffer_names[t.buffer];
+    entry["offset"] = t.offset;
+    entry["shape"] = t.is_vector ? py::tuple(py::make_tuple(t.cols))
+                                  : py::tuple(py::make_tuple(t.rows, t.cols));
+    entry["stride"] = t.row_stride;
+    result.append(entry);
+  }
+  return result;
+}
+
+}  // namespace
+
+void add_network(py::module_& module) {
+  using namespace py::literals;
+
+  py::class_<Update>(module, "Update")
+      .def(py::init(&make_update), py::kw_only(), "rule"_a, "weight_decay"_a = 0.0,
+           "decoupled"_a = false, "clip_norm"_a = 0.0, "clip_value"_a = 0.0, "momentum"_a = 0.0,
+           "nesterov"_a = false, "beta1"_a = 0.9, "beta2"_a = 0.999, "epsilon"_a = 1e-8,
+           "amsgrad"_a = false)
+      .def_property_readonly("moments", &Update::moments);
+
+  py::class_<Arguments>(module, "Arguments").def(py::init<>()).def("__setitem__", &Arguments::set);
+
+  py::class_<Plan>(module, "Plan")
+      .def_property_readonly("workspace", &Plan::workspace)
+      .def("run", &Plan::run)
+      .def("train", &Plan::train);
+
+  py::class_<nn::Network, std::shared_ptr<nn::Network>>(module, "Network")
+      .def(py::init([](const std::vector<py::dict>& stages, std::int64_t features,
+                       const std::string& dtype, std::int64_t replicas, const py::capsule& backend) {
+             std::vector<nn::Layer> layers;
+             for (const py::dict& stage : stages) layers.push_back(layer_from(stage));
+             return std::make_shared<nn::Network>(std::move(layers), features, dtype_named(dtype),
+                                                  replicas, backend_of(backend));
+           }),
+           "stages"_a, "features"_a, "dtype"_a, "replicas"_a, "backend"_a)
+      .def_property_readonly("parameters", &nn::Network::parameters)
+      .def_property_readonly("state", &nn::Network::state)
+      .def_property_readonly("outputs", &nn::Network::outputs)
+      .def_property_readonly("tensors", &tensors)
+      .def("plan", &make_plan, "section"_a, "rows"_a, py::kw_only(), "training"_a = false,
+           "loss"_a = py::none(), "metrics"_a = std::vector<std::string>{},
+           "update"_a = py::none(), "shuffle"_a = false, "labels"_a = false, "weighted"_a = false);
+
+  py::class_<Inference>(module, "Inference")
+      .def(py::init<std::shared_ptr<nn::Network>, py::array>())
+      .def("__call__", &Inference::call);
+}
+
+}  // namespace fastmlp::bindings

@@ -1,0 +1,164 @@
+// All elementwise activations, each formula written once.
+//
+// An activation is a struct: its name, its forward formula and its derivative, as templates over a
+// value type T (float, double, a SIMD vector, a device scalar). `from_output` says what the
+// derivative is taken from: the output y, or the input x, which the plan then keeps. A formula may
+// have one parameter `a`, not below `least_parameter`. Add a struct, add it to `Activations`, and it exists everywhere: in both
+// backends, in Python and in the tests.
+//
+// `select(condition, a, b)` takes the place of branches. NaN must come out as NaN, so a comparison
+// is always written such that NaN falls on the side that passes it on.
+#pragma once
+
+#include "core/formula_list.h"
+#include "core/math.h"
+#include "core/portable.h"
+
+namespace fastmlp {
+
+struct Identity {
+  static constexpr const char* name = "identity";
+  static constexpr bool from_output = true;
+  static constexpr const char* parameter = nullptr;
+  static constexpr double default_parameter = 0, least_parameter = 0;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) { return x; }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T) { return select(y == y, T(1), y); }
+};
+
+struct Relu {
+  static constexpr const char* name = "relu";
+  static constexpr bool from_output = true;
+  static constexpr const char* parameter = nullptr;
+  static constexpr double default_parameter = 0, least_parameter = 0;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) { return select(x <= T(0), T(0), x); }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T) { return select(y > T(0), T(1), y * T(0)); }
+};
+
+struct LeakyRelu {
+  static constexpr const char* name = "leaky_relu";
+  static constexpr bool from_output = true;  // the slope is not negative: y has the sign of x
+  static constexpr const char* parameter = "negative_slope";
+  static constexpr double default_parameter = 0.01, least_parameter = 0;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T a) { return select(x > T(0), x, a * x); }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T a) { return select(y > T(0), T(1), select(y <= T(0), a, y)); }
+};
+
+// Clevert, Unterthiner, Hochreiter 2016, arXiv:1511.07289.
+struct Elu {
+  static constexpr const char* name = "elu";
+  static constexpr bool from_output = true;
+  static constexpr const char* parameter = "alpha";
+  static constexpr double default_parameter = 1, least_parameter = 0;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T a) { return select(x > T(0), x, a * expm1(x)); }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T a) { return select(y > T(0), T(1), y + a); }
+};
+
+// Klambauer, Unterthiner, Mayr, Hochreiter 2017, arXiv:1706.02515.
+struct Selu {
+  static constexpr const char* name = "selu";
+  static constexpr bool from_output = true;
+  static constexpr const char* parameter = nullptr;
+  static constexpr double default_parameter = 0, least_parameter = 0;
+  static constexpr double scale = 1.0507009873554804934193349852946;
+  static constexpr double alpha = 1.6732632423543772848170429916717;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) {
+    return select(x > T(0), T(scale) * x, T(scale * alpha) * expm1(x));
+  }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T) {
+    return select(y > T(0), T(scale), y + T(scale * alpha));
+  }
+};
+
+struct Sigmoid {
+  static constexpr const char* name = "sigmoid";
+  static constexpr bool from_output = true;
+  static constexpr const char* parameter = nullptr;
+  static constexpr double default_parameter = 0, least_parameter = 0;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) { return sigmoid(x); }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T) { return y * (T(1) - y); }
+};
+
+struct Tanh {
+  static constexpr const char* name = "tanh";
+  static constexpr bool from_output = true;
+  static constexpr const char* parameter = nullptr;
+  static constexpr double default_parameter = 0, least_parameter = 0;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) { return tanh(x); }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T) { return T(1) - y * y; }
+};
+
+// log(1 + exp(x)); its derivative, sigmoid(x), is 1 - exp(-y).
+struct Softplus {
+  static constexpr const char* name = "softplus";
+  static constexpr bool from_output = true;
+  static constexpr const char* parameter = nullptr;
+  static constexpr double default_parameter = 0, least_parameter = 0;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) { return softplus(x); }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T) { return T(0) - expm1(T(0) - y); }
+};
+
+// x sigmoid(a x): Ramachandran, Zoph, Le 2017, arXiv:1710.05941. With a = 1 it is SiLU.
+struct Swish {
+  static constexpr const char* name = "swish";
+  static constexpr bool from_output = false;
+  static constexpr const char* parameter = "beta";
+  static constexpr double default_parameter = 1, least_parameter = -HUGE_VAL;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T a) {
+    const T s = sigmoid(a * x);
+    // 0 where the sigmoid has vanished, so that -inf does not become NaN.
+    return select(s == T(0), T(0), x * s);
+  }
+  template <class T>
+  static FASTMLP_FN T derivative(T x, T a) {
+    const T s = sigmoid(a * x);
+    const T slope = a * x * (T(1) - s);
+    return select(s == T(0), T(0), select(s == T(1), T(1), s + s * slope));
+  }
+};
+
+struct Silu {
+  static constexpr const char* name = "silu";
+  static constexpr bool from_output = false;
+  static constexpr const char* parameter = nullptr;
+  static constexpr double default_parameter = 0, least_parameter = 0;
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) { return Swish::forward(x, T(1)); }
+  template <class T>
+  static FASTMLP_FN T derivative(T x, T) { return Swish::derivative(x, T(1)); }
+};
+
+using Activations = FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus,
+                                Swish, Silu>;
+
+// An activation as data: its place in `Activations` and its parameter.
+struct Activation {
+  int index = 0;  // identity
+  double parameter = 0;
+
+  bool is_identity() const { return index == 0; }
+};
+
+inline bool derivative_from_output(const Activation& activation) {
+  bool result = true;
+  Activations::visit(activation.index, [&](auto kind) { result = decltype(kind)::from_output; });
+  return result;
+}
+
+}  // namespace fastmlp

@@ -1,0 +1,45 @@
+// THE SEAM: what a device has to do for the rest of the library. Everything above it is the same on
+// every device; every call carries a stream.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "core/program.h"
+
+namespace fastmlp {
+
+struct Launch {
+  void* const* buffers = nullptr;  // by buffer number; device memory
+  std::int64_t rows = 0;           // of the batch
+  std::int64_t total_rows = 0;     // that Gather draws from
+  std::int64_t repeat = 1;         // steps; the state in `step_state` moves from one to the next
+  void* stream = nullptr;
+};
+
+// A program made ready for one device. Running it allocates nothing that outlives the call.
+class Executable {
+ public:
+  virtual ~Executable() = default;
+  virtual void run(const Launch& launch) = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual Device device() const = 0;
+
+  // The row stride, in elements, that suits this device for a matrix of `cols` columns.
+  virtual std::int64_t leading_dimension(std::int64_t cols, DType dtype) const = 0;
+
+  virtual std::unique_ptr<Executable> compile(Program program) = 0;
+
+  // Copies device memory to the host, after all that the stream holds.
+  virtual void read(void* host, const void* device, std::size_t bytes, void* stream) = 0;
+};
+
+// A backend in another extension module is handed over as a capsule of this name; the number changes
+// with this file or anything that it includes.
+constexpr const char* backend_capsule = "fastmlp.Backend.1";
+
+}  // namespace fastmlp

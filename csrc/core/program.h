@@ -1,0 +1,262 @@
+// A network's forward, backward and update as data: a list of plain records over buffer offsets.
+// `each(f)` of a record calls f for every operand it has.
+//
+// `nn/` writes programs and a backend executes them as it likes: record by record, on a thread team,
+// as a captured graph, or as one kernel. Every record has a leading replica dimension, carried by the
+// operands' batch strides. A record that a backend does not know is a compile error there.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "core/activation.h"
+#include "core/loss.h"
+#include "core/update.h"
+#include "core/view.h"
+
+namespace fastmlp {
+
+// The arrays that a network's programs work on. A program of `fm.kernels` numbers its arrays freely.
+enum Buffer : int {
+  parameters,
+  gradients,
+  moment0,
+  moment1,
+  moment2,
+  state,
+  workspace,
+  step_state,
+  input,
+  target,
+  weight,
+  output,
+  output_gradient,
+  input_gradient,
+  learning_rates,
+  buffer_count
+};
+
+// A matrix in a buffer, one for each replica. `rows` may be the batch, whose size comes with a run.
+struct Operand {
+  static constexpr std::int64_t batch = -1;
+
+  int buffer = -1;
+  std::int64_t offset = 0;  // all in elements
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  std::int64_t row_stride = 0;
+  std::int64_t batch_stride = 0;  // from replica to replica
+  DType dtype = DType::float32;
+
+  explicit operator bool() const { return buffer >= 0; }
+};
+
+inline bool same_place(const Operand& a, const Operand& b) {
+  return a.buffer == b.buffer && a.offset == b.offset;
+}
+
+// out[i] = in[order(row + i)]: the rows of the next batch, shuffled or in place.
+struct Gather {
+  Operand out, in;
+  bool shuffled = false;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in);
+  }
+};
+
+struct Copy {
+  Operand out, in;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in);
+  }
+};
+
+// out = a b, after the transposes, with one of two epilogues on the tile just computed:
+// forward, out = activation(a b + bias), and `before` receives a b + bias where it is kept;
+// backward, out = (a b) activation'(kept).
+struct MatMul {
+  Operand out, a, b;
+  bool transpose_a = false, transpose_b = false;
+  Operand bias, before;
+  Activation activation;
+  Operand kept;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(a), f(b), f(bias), f(before), f(kept);
+  }
+};
+
+// out[0] = the sum of the rows of in, added in ascending order.
+struct ColumnSum {
+  Operand out, in;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in);
+  }
+};
+
+struct BiasAdd {
+  Operand out, in, bias;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in), f(bias);
+  }
+};
+
+struct ActivationForward {
+  Operand out, in;
+  Activation activation;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in);
+  }
+};
+
+// out = gradient * activation'(kept)
+struct ActivationBackward {
+  Operand out, gradient, kept;
+  Activation activation;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(gradient), f(kept);
+  }
+};
+
+struct Softmax {
+  Operand out, in;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in);
+  }
+};
+
+// out = y (gradient - sum_j gradient_j y_j)
+struct SoftmaxBackward {
+  Operand out, gradient, y;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(gradient), f(y);
+  }
+};
+
+// Inverted dropout: out = in / (1 - rate) where an element is kept, else 0. The mask is a function of
+// the place, so the backward pass is this record again, on the gradient.
+struct Dropout {
+  Operand out, in;
+  double rate = 0;
+  std::uint64_t layer = 0;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in);
+  }
+};
+
+// row_loss[i] = w_i loss_i; gradient (where wanted) = w_i d loss_i / d prediction / divisor.
+struct Loss {
+  Operand row_loss, gradient, prediction, target, weight;
+  int loss = 0;        // its place in Losses
+  double divisor = 0;  // 0: the batch size
+
+  template <class F>
+  void each(F f) {
+    f(row_loss), f(gradient), f(prediction), f(target), f(weight);
+  }
+};
+
+enum class MetricKind : std::uint8_t { accuracy, mse, mae };
+
+// row_value[i] = the metric of row i. Accuracy is argmax against argmax or label; for one output, or
+// outputs that are decided one by one, which side of `threshold` they are on.
+struct Metric {
+  Operand row_value, prediction, target;
+  MetricKind kind = MetricKind::accuracy;
+  bool elementwise = false;
+  double threshold = 0.5;
+
+  template <class F>
+  void each(F f) {
+    f(row_value), f(prediction), f(target);
+  }
+};
+
+// StepState.sums[slot] += sum of in; where `check` is set and the sum is not finite, the state says so
+// and the rest of the step is not made.
+struct Accumulate {
+  Operand in;
+  int slot = 0;
+  bool check = false;
+
+  template <class F>
+  void each(F f) {
+    f(in);
+  }
+};
+
+// Counts a training forward pass (StepState.forward).
+struct BeginForward {
+  template <class F>
+  void each(F) {}
+};
+
+// Takes the step's learning rate and derives from it what the update needs.
+struct BeginUpdate {
+  Update update;
+
+  template <class F>
+  void each(F) {}
+};
+
+// StepState.gradient_scale = min(1, limit / norm of the gradient).
+struct ClipNorm {
+  Operand gradient, partial;  // one partial sum of squares for each block of the gradient
+  double limit = 0;
+
+  template <class F>
+  void each(F f) {
+    f(gradient), f(partial);
+  }
+};
+
+struct ApplyUpdate {
+  Operand parameter, gradient, moment[3];
+  Update update;
+
+  template <class F>
+  void each(F f) {
+    f(parameter), f(gradient), f(moment[0]), f(moment[1]), f(moment[2]);
+  }
+};
+
+// Moves the row cursor and counts the update.
+struct EndStep {
+  template <class F>
+  void each(F) {}
+};
+
+using Record = std::variant<Gather, Copy, MatMul, ColumnSum, BiasAdd, ActivationForward,
+                            ActivationBackward, Softmax, SoftmaxBackward, Dropout, Loss, Metric,
+                            Accumulate, BeginForward, BeginUpdate, ClipNorm, ApplyUpdate, EndStep>;
+
+struct Program {
+  DType dtype = DType::float32;
+  std::int64_t replicas = 1;  // or the batched matrices of a kernel
+  std::vector<Record> records;
+};
+
+// ClipNorm sums squares in blocks of this many elements, whatever the number of threads.
+constexpr std::int64_t norm_block = 4096;
+
+}  // namespace fastmlp

@@ -1,0 +1,331 @@
+#include "cpu/backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "core/random.h"
+#include "cpu/blas.h"
+#include "cpu/execution.h"
+
+namespace fastmlp::cpu {
+namespace {
+
+// ---- records: each does this member's share ------------------------------------------------
+
+template <class T>
+void execute(const Gather& record, const Run& run) {
+  const std::int64_t rows = run.launch.rows, total = run.launch.total_rows;
+  const std::int64_t bytes = record.out.cols * size_of(record.out.dtype);
+  const std::int64_t out_stride = record.out.row_stride * size_of(record.out.dtype);
+  const std::int64_t in_stride = record.in.row_stride * size_of(record.in.dtype);
+  run.each_block(rows, record.out.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+    const StepState& state = run.state(r);
+    const Permutation order(std::uint64_t(total), state.seed, std::uint64_t(state.epoch));
+    const bool wide = size_of(record.out.dtype) == 8;
+    char* out = wide ? reinterpret_cast<char*>(run.data<double>(record.out, r))
+                     : reinterpret_cast<char*>(run.data<float>(record.out, r));
+    const char* in = wide ? reinterpret_cast<const char*>(run.data<const double>(record.in, r))
+                          : reinterpret_cast<const char*>(run.data<const float>(record.in, r));
+    for (std::int64_t i = first; i < first + n; ++i) {
+      const std::int64_t place = state.row + i;
+      const std::int64_t from =
+          record.shuffled ? std::int64_t(order(std::uint64_t(place))) : place;
+      std::memcpy(out + i * out_stride, in + from * in_stride, std::size_t(bytes));
+    }
+  });
+}
+
+template <class T>
+void execute(const Copy& record, const Run& run) {
+  run.each_block(run.rows(record.out), record.out.cols,
+                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+                   const auto out = run.matrix<T>(record.out, r, first);
+                   const auto in = run.matrix<const T>(record.in, r, first);
+                   for (std::int64_t i = 0; i < n; ++i)
+                     std::memcpy(out[i], in[i], std::size_t(record.out.cols) * sizeof(T));
+                 });
+}
+
+template <class T>
+void execute(const ColumnSum& record, const Run& run) {
+  constexpr std::int64_t block = 256;  // columns
+  const std::int64_t rows = run.rows(record.in), cols = record.in.cols;
+  run.each_task((cols + block - 1) / block, [&](std::int64_t r, std::int64_t task) {
+    Operand in = record.in, out = record.out;
+    in.offset += task * block;
+    out.offset += task * block;
+    kernels<T>().column_sum(run.data<T>(out, r), run.matrix<const T>(in, r), rows,
+                            std::min(block, cols - task * block));
+  });
+}
+
+template <class T>
+void execute(const BiasAdd& record, const Run& run) {
+  run.each_block(run.rows(record.in), record.in.cols,
+                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+                   kernels<T>().activation_forward(
+                       run.matrix<T>(record.out, r, first), {}, run.matrix<const T>(record.in, r, first),
+                       run.data<const T>(record.bias, r), n, record.in.cols, Activation{});
+                 });
+}
+
+template <class T>
+void execute(const ActivationForward& record, const Run& run) {
+  run.each_block(run.rows(record.in), record.in.cols,
+                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+                   kernels<T>().activation_forward(run.matrix<T>(record.out, r, first), {},
+                                                   run.matrix<const T>(record.in, r, first), nullptr,
+                                                   n, record.in.cols, record.activation);
+                 });
+}
+
+template <class T>
+void execute(const ActivationBackward& record, const Run& run) {
+  run.each_block(run.rows(record.gradient), record.gradient.cols,
+                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+                   kernels<T>().activation_backward(run.matrix<T>(record.out, r, first),
+                                                    run.matrix<const T>(record.gradient, r, first),
+                                                    run.matrix<const T>(record.kept, r, first), n,
+                                                    record.gradient.cols, record.activation);
+                 });
+}
+
+template <class T>
+void execute(const Softmax& record, const Run& run) {
+  run.each_block(run.rows(record.in), record.in.cols,
+                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+                   kernels<T>().softmax(run.matrix<T>(record.out, r, first),
+                                        run.matrix<const T>(record.in, r, first), n, record.in.cols);
+                 });
+}
+
+template <class T>
+void execute(const SoftmaxBackward& record, const Run& run) {
+  run.each_block(run.rows(record.gradient), record.gradient.cols,
+                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+                   kernels<T>().softmax_backward(run.matrix<T>(record.out, r, first),
+                                                 run.matrix<const T>(record.gradient, r, first),
+                                                 run.matrix<const T>(record.y, r, first), n,
+                                                 record.gradient.cols);
+                 });
+}
+
+template <class T>
+void execute(const Dropout& record, const Run& run) {
+  run.each_block(run.rows(record.in), record.in.cols,
+                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+                   const StepState& state = run.state(r);
+                   kernels<T>().dropout(
+                       run.matrix<T>(record.out, r, first), run.matrix<const T>(record.in, r, first),
+                       first, n, record.in.cols,
+                       {state.seed, std::uint64_t(state.forward), record.layer, record.rate});
+                 });
+}
+
+template <class T>
+Targets<T> targets(const Run& run, const Operand& target, std::int64_t replica, std::int64_t first) {
+  Targets<T> result;
+  if (target.dtype == DType::int32)
+    result.labels = run.matrix<const std::int32_t>(target, replica, first).data;
+  else
+    result.values = run.matrix<const T>(target, replica, first);
+  return result;
+}
+
+template <class T>
+void execute(const Loss& record, const Run& run) {
+  const std::int64_t rows = run.rows(record.prediction);
+  const double divisor = record.divisor != 0 ? record.divisor : double(rows);
+  run.each_block(rows, record.prediction.cols,
+                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+                   const T* weight = run.matrix<const T>(record.weight, r, first).data;
+                   kernels<T>().loss(run.matrix<T>(record.row_loss, r, first).data,
+                                     run.matrix<T>(record.gradient, r, first),
+                                     run.matrix<const T>(record.prediction, r, first),
+                                     targets<T>(run, record.target, r, first), weight, n,
+                                     record.prediction.cols, record.loss, divisor);
+                 });
+}
+
+template <class T>
+void execute(const Metric& record, const Run& run) {
+  run.each_block(run.rows(record.prediction), record.prediction.cols,
+                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+                   kernels<T>().metric(run.matrix<T>(record.row_value, r, first).data,
+                                       run.matrix<const T>(record.prediction, r, first),
+                                       targets<T>(run, record.target, r, first), n,
+                                       record.prediction.cols, record);
+                 });
+}
+
+template <class T>
+void execute(const Accumulate& record, const Run& run) {
+  run.each_replica([&](std::int64_t r) {
+    const T* value = run.data<const T>(record.in, r);
+    double sum = 0;
+    for (std::int64_t i = 0; i < run.rows(record.in); ++i) sum += double(value[i]);
+    StepState& state = run.state(r);
+    if (record.check && !std::isfinite(sum))
+      state.not_finite = 1;
+    else
+      state.sums[record.slot] += sum;
+  });
+}
+
+template <class T>
+void execute(const BeginForward&, const Run& run) {
+  run.each_replica([&](std::int64_t r) { ++run.state(r).forward; });
+}
+
+template <class T>
+void execute(const BeginUpdate& record, const Run& run) {
+  const double* rates = static_cast<const double*>(run.launch.buffers[learning_rates]);
+  run.each_replica([&](std::int64_t r) {
+    StepState& state = run.state(r);
+    begin_update(record.update, rates[state.schedule_index], state);
+    if (state.schedule_index + 1 < state.schedule_length) ++state.schedule_index;
+  });
+}
+
+template <class T>
+void execute(const ClipNorm& record, const Run& run) {
+  const std::int64_t size = record.gradient.cols, blocks = record.partial.cols;
+  run.each_task(blocks, [&](std::int64_t r, std::int64_t task) {
+    const std::int64_t first = task * norm_block;
+    run.data<double>(record.partial, r)[task] = kernels<T>().sum_of_squares(
+        run.data<const T>(record.gradient, r) + first, std::min(norm_block, size - first));
+  });
+  run.barrier.wait();
+  run.each_replica([&](std::int64_t r) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < blocks; ++i) sum += run.data<double>(record.partial, r)[i];
+    const double scale = record.limit / (std::sqrt(sum) + 1e-6);  // as PyTorch's clip_grad_norm_
+    run.state(r).gradient_scale = scale < 1 ? scale : 1;
+  });
+}
+
+template <class T>
+void execute(const ApplyUpdate& record, const Run& run) {
+  // A flat array is one long row, cut into blocks; a matrix of a user's own goes row by row.
+  constexpr std::int64_t block = 8192;
+  const std::int64_t cols = record.parameter.cols, blocks = (cols + block - 1) / block;
+  run.each_task(record.parameter.rows * blocks, [&](std::int64_t r, std::int64_t task) {
+    const std::int64_t row = task / blocks, first = task % blocks * block;
+    T* moments[3];
+    for (int i = 0; i < 3; ++i)
+      moments[i] =
+          record.moment[i] ? run.matrix<T>(record.moment[i], r)[row] + first : nullptr;
+    kernels<T>().update(run.matrix<T>(record.parameter, r)[row] + first,
+                        run.matrix<const T>(record.gradient, r)[row] + first, moments,
+                        std::min(block, cols - first), record.update, run.state(r));
+  });
+}
+
+template <class T>
+void execute(const EndStep&, const Run& run) {
+  run.each_replica([&](std::int64_t r) {
+    run.state(r).row += run.launch.rows;
+    ++run.state(r).step;
+  });
+}
+
+// ---- programs ------------------------------------------------------------------------------
+
+template <class T>
+class CpuExecutable : public Executable {
+ public:
+  explicit CpuExecutable(Program program) : program_(std::move(program)) {
+    for (const Record& record : program_.records)
+      if (const auto* accumulate = std::get_if<Accumulate>(&record)) checks_ |= accumulate->check;
+  }
+
+  void run(const Launch& launch) override {
+    const int members = members_for(launch);
+    if (members > 1) {
+      Barrier barrier(members);
+      struct Job {
+        const CpuExecutable* self;
+        const Launch& launch;
+        Barrier& barrier;
+        int members;
+      } job{this, launch, barrier, members};
+      const auto body = [](void* context, int member) {
+        Job& j = *static_cast<Job*>(context);
+        const FlushToZero flush;
+        j.self->work({j.launch, j.self->program_.replicas, member, j.members, j.barrier});
+      };
+      if (run_on_team(members, body, &job)) return;
+    }
+    const FlushToZero flush;
+    Barrier alone(1);
+    work({launch, program_.replicas, 0, 1, alone});
+  }
+
+ private:
+  // Waking a worker and meeting it at barriers pays from about this many operations a step.
+  static constexpr double worth_a_team = 3e5;
+
+  int members_for(const Launch& launch) const {
+    const int threads = num_threads();
+    if (threads == 1) return 1;
+    double work = 0;
+    for (const Record& record : program_.records)
+      if (const auto* product = std::get_if<MatMul>(&record))
+        work += operations(*product, launch.rows) * double(program_.replicas);
+    return work < worth_a_team ? 1 : threads;
+  }
+
+  void work(const Run& run) const {
+    for (std::int64_t step = 0; step < run.launch.repeat; ++step) {
+      for (const Record& record : program_.records) {
+        std::visit([&](const auto& r) { execute<T>(r, run); }, record);
+        run.barrier.wait();
+        if (checks_ && stopped(run)) return;
+      }
+    }
+  }
+
+  // After a loss that is not finite nothing more is done. Every member sees the same.
+  bool stopped(const Run& run) const {
+    for (std::int64_t r = 0; r < run.replicas; ++r)
+      if (run.state(r).not_finite) return true;
+    return false;
+  }
+
+  const Program program_;
+  bool checks_ = false;
+};
+
+class CpuBackend : public Backend {
+ public:
+  Device device() const override { return Device::cpu; }
+
+  // An odd multiple of 64 bytes: rows start on cache lines, and columns spread over the cache's sets.
+  std::int64_t leading_dimension(std::int64_t cols, DType dtype) const override {
+    const std::int64_t lane = 64 / size_of(dtype);
+    const std::int64_t lines = (cols + lane - 1) / lane;
+    return (lines | 1) * lane;
+  }
+
+  std::unique_ptr<Executable> compile(Program program) override {
+    blas();  // opened here, where the caller holds the GIL
+    if (program.dtype == DType::float64)
+      return std::make_unique<CpuExecutable<double>>(std::move(program));
+    return std::make_unique<CpuExecutable<float>>(std::move(program));
+  }
+
+  void read(void* host, const void* device, std::size_t bytes, void*) override {
+    std::memcpy(host, device, bytes);
+  }
+};
+
+}  // namespace
+
+Backend& backend() {
+  static CpuBackend instance;
+  return instance;
+}
+
+}  // namespace fastmlp::cpu

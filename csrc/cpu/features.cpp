@@ -1,0 +1,64 @@
+// What the CPU can run, from its feature bits.
+#include "cpu/features.h"
+
+#if FASTMLP_X86
+#include <cpuid.h>
+#endif
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+namespace fastmlp::cpu {
+
+const char* name(InstructionSet set) {
+  switch (set) {
+    case InstructionSet::avx2: return "avx2";
+    case InstructionSet::avx512: return "avx512";
+    default: return "baseline";
+  }
+}
+
+InstructionSet widest_instruction_set() {
+#if FASTMLP_X86
+  // The compiler's own check reads XCR0 as well: a feature counts only where the operating system
+  // saves its registers.
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+  if (avx2 && avx512) return InstructionSet::avx512;
+  if (avx2) return InstructionSet::avx2;
+#endif
+  return InstructionSet::baseline;
+}
+
+InstructionSet best_instruction_set() {
+  const InstructionSet widest = widest_instruction_set();
+  const char* variable = std::getenv("FASTMLP_ISA");
+  if (!variable || !*variable) return widest;
+
+  const std::string wanted = variable;
+  std::string choices;
+  for (int i = 0; i <= static_cast<int>(widest); ++i) {
+    const auto set = static_cast<InstructionSet>(i);
+    if (wanted == name(set)) return set;
+    choices += (i ? ", " : "") + std::string(name(set));
+  }
+  throw std::runtime_error("FASTMLP_ISA: this CPU can run " + choices + "; got '" + wanted + "'");
+}
+
+bool has_half_width_avx512() {
+#if FASTMLP_X86
+  // By family, since a virtual machine may hide the bit that tells the width (leaf 8000001Ah): 19h
+  // is Zen 3, without AVX-512, and Zen 4.
+  unsigned signature = 0, b, c, d;
+  if (!__builtin_cpu_is("amd") || !__get_cpuid(1, &signature, &b, &c, &d)) return false;
+  const unsigned family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
+  return widest_instruction_set() == InstructionSet::avx512 && family == 0x19;
+#else
+  return false;
+#endif
+}
+
+}  // namespace fastmlp::cpu

@@ -1,0 +1,23 @@
+// Which instruction sets this CPU and its operating system can run, and which one is in use.
+#pragma once
+
+namespace fastmlp::cpu {
+
+// In ascending order: a CPU that runs one runs those before it. avx2 includes FMA; avx512 means the
+// F, VL, DQ and BW parts. Other processors than x86-64 know baseline only.
+enum class InstructionSet { baseline, avx2, avx512 };
+
+const char* name(InstructionSet set);
+
+// The widest set that can run here.
+InstructionSet widest_instruction_set();
+
+// The widest set, or the one that the environment variable FASTMLP_ISA names. Throws
+// std::runtime_error where that is unknown or cannot run here.
+InstructionSet best_instruction_set();
+
+// Whether this CPU works on 512-bit vectors in two halves, as AMD's Zen 4 does: AVX-512 is then no
+// faster than AVX2 in a loop of FMAs alone.
+bool has_half_width_avx512();
+
+}  // namespace fastmlp::cpu

@@ -1,0 +1,182 @@
+// A SIMD vector as a value type for the formulas of core/, for the instruction set that this file is
+// compiled for. Arithmetic and comparison are the compiler's own (GCC's and Clang's vector
+// extensions); the few things they lack are intrinsics with a plain fallback.
+//
+// Everything lies in a namespace of the instruction set and is always inlined: see the trap in
+// docs/architecture.md.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "core/math.h"
+
+namespace fastmlp::cpu::FASTMLP_ISA {
+
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32;
+#else
+constexpr int vector_bytes = 16;
+#endif
+
+template <class S>
+struct Vec {
+  using Scalar = S;
+  using Int = typename Bits<S>::Int;
+  static constexpr int lanes = vector_bytes / int(sizeof(S));
+  typedef S Native __attribute__((vector_size(vector_bytes)));
+  typedef Int NativeInt __attribute__((vector_size(vector_bytes)));
+  typedef S Unaligned
+      __attribute__((vector_size(vector_bytes), aligned(alignof(S)), may_alias));
+
+  Native v;
+
+  Vec() = default;
+  FASTMLP_FN Vec(Native native) : v(native) {}
+  // Subtracting zero keeps the sign of -0.
+  FASTMLP_FN explicit Vec(double x) : v(S(x) - Native{}) {}
+
+  static FASTMLP_FN Vec load(const S* p) { return Vec(Native(*reinterpret_cast<const Unaligned*>(p))); }
+  FASTMLP_FN void store(S* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
+
+  // The first n lanes, 0 < n <= lanes; the others are 0.
+  static FASTMLP_FN Vec load(const S* p, int n) {
+    if (n == lanes) return load(p);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p)));
+    else
+      return Vec(Native(_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p)));
+#else
+    Native r{};
+    for (int i = 0; i < n; ++i) r[i] = p[i];
+    return Vec(r);
+#endif
+  }
+  FASTMLP_FN void store(S* p, int n) const {
+    if (n == lanes) return store(p);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(S) == 4)
+      _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), v);
+    else
+      _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), v);
+#else
+    for (int i = 0; i < n; ++i) p[i] = v[i];
+#endif
+  }
+
+  // Lanes from n on replaced by `fill`.
+  FASTMLP_FN Vec first(int n, S fill) const {
+    if (n == lanes) return *this;
+    NativeInt index;
+    for (int i = 0; i < lanes; ++i) index[i] = i;
+    return Vec(index < NativeInt{} + Int(n) ? v : fill - Native{});
+  }
+
+  friend FASTMLP_FN Vec operator+(Vec a, Vec b) { return Vec(a.v + b.v); }
+  friend FASTMLP_FN Vec operator-(Vec a, Vec b) { return Vec(a.v - b.v); }
+  friend FASTMLP_FN Vec operator*(Vec a, Vec b) { return Vec(a.v * b.v); }
+  friend FASTMLP_FN Vec operator/(Vec a, Vec b) { return Vec(a.v / b.v); }
+  friend FASTMLP_FN NativeInt operator<(Vec a, Vec b) { return a.v < b.v; }
+  friend FASTMLP_FN NativeInt operator<=(Vec a, Vec b) { return a.v <= b.v; }
+  friend FASTMLP_FN NativeInt operator>(Vec a, Vec b) { return a.v > b.v; }
+  friend FASTMLP_FN NativeInt operator>=(Vec a, Vec b) { return a.v >= b.v; }
+  friend FASTMLP_FN NativeInt operator==(Vec a, Vec b) { return a.v == b.v; }
+  friend FASTMLP_FN NativeInt operator!=(Vec a, Vec b) { return a.v != b.v; }
+
+  friend FASTMLP_FN Vec select(NativeInt condition, Vec a, Vec b) {
+    return Vec(condition ? a.v : b.v);
+  }
+
+  friend FASTMLP_FN Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm512_fmadd_ps(a.v, b.v, c.v)));
+    else
+      return Vec(Native(_mm512_fmadd_pd(a.v, b.v, c.v)));
+#elif defined(__FMA__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm256_fmadd_ps(a.v, b.v, c.v)));
+    else
+      return Vec(Native(_mm256_fmadd_pd(a.v, b.v, c.v)));
+#elif defined(__aarch64__)
+    Native r;  // the compiler makes one vector instruction of it
+    for (int i = 0; i < lanes; ++i) r[i] = fastmlp::fma(a.v[i], b.v[i], c.v[i]);
+    return Vec(r);
+#else
+    return Vec(a.v * b.v + c.v);  // no such instruction: two roundings
+#endif
+  }
+
+  friend FASTMLP_FN Vec sqrt(Vec a) {
+#if defined(__AVX512F__)  // masked by all ones: the plain form makes GCC 12 warn of its own header
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm512_maskz_sqrt_ps(__mmask16(-1), a.v)));
+    else
+      return Vec(Native(_mm512_maskz_sqrt_pd(__mmask8(-1), a.v)));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm256_sqrt_ps(a.v)));
+    else
+      return Vec(Native(_mm256_sqrt_pd(a.v)));
+#elif defined(__x86_64__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm_sqrt_ps(a.v)));
+    else
+      return Vec(Native(_mm_sqrt_pd(a.v)));
+#else
+    Native r;
+    for (int i = 0; i < lanes; ++i) r[i] = fastmlp::sqrt(a.v[i]);
+    return Vec(r);
+#endif
+  }
+
+  // As their scalar forms in core/math.h.
+  friend FASTMLP_FN Vec scale_by_power(Vec x, Vec magic) {
+    const NativeInt n = (NativeInt)magic.v - (NativeInt)Vec(double(Bits<S>::round_magic)).v;
+    const NativeInt half = n >> 1;
+    const NativeInt first = (half + Bits<S>::bias) << Bits<S>::mantissa;
+    const NativeInt second = (n - half + Bits<S>::bias) << Bits<S>::mantissa;
+    return Vec(x.v * (Native)first * (Native)second);
+  }
+  friend FASTMLP_FN Vec split_power(Vec x, Vec& e) {
+    const NativeInt root_half = (NativeInt)Vec(0.70710678118654752440).v;
+    const NativeInt n = ((NativeInt)x.v - root_half) >> Bits<S>::mantissa;
+    e = Vec(__builtin_convertvector(n, Native));
+    return Vec((Native)((NativeInt)x.v - (n << Bits<S>::mantissa)));
+  }
+
+  // Horizontal, in one fixed order: halves are folded onto each other.
+  FASTMLP_FN S sum() const {
+    S lane[lanes];
+    store(lane);
+    for (int width = lanes / 2; width > 0; width /= 2)
+      for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+    return lane[0];
+  }
+  FASTMLP_FN S max() const {  // NaN comes out as NaN
+    S lane[lanes];
+    store(lane);
+    for (int width = lanes / 2; width > 0; width /= 2)
+      for (int i = 0; i < width; ++i)
+        lane[i] = lane[i] >= lane[i + width] || lane[i] != lane[i] ? lane[i] : lane[i + width];
+    return lane[0];
+  }
+};
+
+// Calls f(column, lanes) for each vector's worth of columns; the last may be partial.
+template <class S, class F>
+FASTMLP_FN void for_columns(std::int64_t cols, F&& f) {
+  constexpr int lanes = Vec<S>::lanes;
+  std::int64_t j = 0;
+  for (; j + lanes <= cols; j += lanes) f(j, std::integral_constant<int, lanes>{});
+  if (j < cols) f(j, int(cols - j));
+}
+
+}  // namespace fastmlp::cpu::FASTMLP_ISA

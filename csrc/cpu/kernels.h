@@ -1,0 +1,66 @@
+// The inner loops of the CPU backend, compiled once for each instruction set (isa/) and chosen here.
+//
+// They work on a block of rows with plain pointers and row strides in elements. Outputs come first.
+// Null means "not there". Inputs and outputs may be the same array.
+#pragma once
+
+#include <cstdint>
+
+#include "core/activation.h"
+#include "core/program.h"
+#include "core/update.h"
+
+namespace fastmlp::cpu {
+
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  std::int64_t stride = 0;
+
+  explicit operator bool() const { return data != nullptr; }
+  T* operator[](std::int64_t row) const { return data + row * stride; }
+};
+
+// Targets are labels or, where those are null, rows of values.
+template <class T>
+struct Targets {
+  const std::int32_t* labels = nullptr;
+  Rows<const T> values;
+};
+
+struct DropoutMask {
+  std::uint64_t seed = 0, forward = 0, layer = 0;
+  double rate = 0;
+};
+
+template <class T>
+struct Kernels {
+  // before = x + bias; y = activation(x + bias)
+  void (*activation_forward)(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
+                             std::int64_t rows, std::int64_t cols, const Activation& activation);
+  // dx = dy activation'(kept)
+  void (*activation_backward)(Rows<T> dx, Rows<const T> dy, Rows<const T> kept, std::int64_t rows,
+                              std::int64_t cols, const Activation& activation);
+  void (*softmax)(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols);
+  void (*softmax_backward)(Rows<T> dx, Rows<const T> dy, Rows<const T> y, std::int64_t rows,
+                           std::int64_t cols);
+  // The gradient, where wanted, is of row_loss / divisor.
+  void (*loss)(T* row_loss, Rows<T> gradient, Rows<const T> prediction, Targets<T> target,
+               const T* weight, std::int64_t rows, std::int64_t cols, int loss, double divisor);
+  void (*metric)(T* row_value, Rows<const T> prediction, Targets<T> target, std::int64_t rows,
+                 std::int64_t cols, const Metric& metric);
+  // out[j] = sum of x[i][j] over i, in ascending order
+  void (*column_sum)(T* out, Rows<const T> x, std::int64_t rows, std::int64_t cols);
+  double (*sum_of_squares)(const T* x, std::int64_t size);
+  // The element at (row, col) of the whole array has the number (first_row + row) * cols + col.
+  void (*dropout)(Rows<T> y, Rows<const T> x, std::int64_t first_row, std::int64_t rows,
+                  std::int64_t cols, const DropoutMask& mask);
+  void (*update)(T* p, const T* g, T* const moments[3], std::int64_t size, const Update& update,
+                 const StepState& state);
+};
+
+// Of the instruction set in use.
+template <class T>
+const Kernels<T>& kernels();
+
+}  // namespace fastmlp::cpu

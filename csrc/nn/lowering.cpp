@@ -1,0 +1,402 @@
+#include "nn/lowering.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/check.h"
+
+namespace fastmlp::nn {
+namespace {
+
+template <class... Fs>
+struct Overloaded : Fs... {
+  using Fs::operator()...;
+};
+template <class... Fs>
+Overloaded(Fs...) -> Overloaded<Fs...>;
+
+constexpr int sigmoid_index = Activations::index_of<Sigmoid>();
+constexpr int cross_entropy_index = Losses::index_of<CrossEntropy>();
+constexpr int binary_cross_entropy_index = Losses::index_of<BinaryCrossEntropy>();
+
+// The elementwise activation that a layer ends in, if any.
+const Activation* ending_activation(const Layer& layer) {
+  if (const auto* dense = std::get_if<Dense>(&layer)) return &dense->activation;
+  if (const auto* elementwise = std::get_if<Elementwise>(&layer)) return &elementwise->activation;
+  return nullptr;
+}
+
+bool ends_in_softmax(const Network& network) {
+  return !network.layers().empty() && std::holds_alternative<SoftmaxLayer>(network.layers().back());
+}
+
+bool ends_in_sigmoid(const Network& network) {
+  if (network.layers().empty()) return false;
+  const Activation* activation = ending_activation(network.layers().back());
+  return activation && activation->index == sigmoid_index;
+}
+
+// Builds one program. The workspace is laid out by the same walk for every section of equal `rows` and
+// `training`, so that `backward` finds what `forward` kept.
+class Lowering {
+ public:
+  Lowering(const Network& network, const PlanOptions& options)
+      : network_(network),
+        options_(options),
+        keep_(options.section != Section::infer && options.section != Section::evaluate) {
+    const bool with_loss =
+        options.section == Section::train || options.section == Section::evaluate;
+    from_logits_ = with_loss && loss_includes_ending(network, options.loss);
+    layers_ = network.layers();
+    if (from_logits_) strip_ending();
+    if (!options.training) {
+      layers_.erase(std::remove_if(layers_.begin(), layers_.end(),
+                                   [](const Layer& layer) {
+                                     return std::holds_alternative<DropoutLayer>(layer);
+                                   }),
+                    layers_.end());
+    }
+    lay_out();
+  }
+
+  Lowered lower() {
+    switch (options_.section) {
+      case Section::infer:
+        forward();
+        break;
+      case Section::forward:
+        if (options_.training) emit(BeginForward{});
+        emit(Copy{values_.front(), outside(Buffer::input, network_.features())});
+        forward();
+        emit(Copy{outside(Buffer::output, network_.outputs()), values_.back()});
+        break;
+      case Section::backward:
+        emit(Copy{gradient(network_.outputs()),
+                  outside(Buffer::output_gradient, network_.outputs())});
+        backward(true);
+        break;
+      case Section::train:
+        emit(BeginForward{});
+        gather();
+        forward();
+        loss();
+        metrics();
+        backward(false);
+        update();
+        break;
+      case Section::evaluate:
+        forward();
+        loss();
+        metrics();
+        break;
+      case Section::update:
+        update();
+        break;
+    }
+    program_.dtype = network_.dtype();
+    program_.replicas = network_.replicas();
+    fix_workspace_stride();
+    return {std::move(program_), workspace_};
+  }
+
+ private:
+  void emit(Record record) { program_.records.push_back(std::move(record)); }
+
+  // ---- operands
+
+  // A batch of rows somewhere in the workspace, padded as the device likes it.
+  Operand allocate(std::int64_t cols, DType dtype) {
+    const std::int64_t stride = network_.backend().leading_dimension(cols, dtype);
+    // Offsets count elements of the operand's own dtype; every region starts on a 64-byte boundary.
+    const std::int64_t element = size_of(network_.dtype());
+    const std::int64_t bytes = (options_.rows * stride * size_of(dtype) + 63) / 64 * 64;
+    const Operand operand{Buffer::workspace, workspace_ * element / size_of(dtype), Operand::batch,
+                          cols, stride, 0, dtype};
+    workspace_ += bytes / element;
+    return operand;
+  }
+  Operand allocate(std::int64_t cols) { return allocate(cols, network_.dtype()); }
+
+  // One number for each row, next to each other.
+  Operand allocate_column(DType dtype) {
+    Operand column = allocate(1, dtype);
+    column.row_stride = 1;
+    return column;
+  }
+
+  // A region of the workspace as rows of another width.
+  Operand reshaped(Operand region, std::int64_t cols) const {
+    region.cols = cols;
+    region.row_stride = network_.backend().leading_dimension(cols, network_.dtype());
+    return region;
+  }
+
+  // An array that came with the call: rows lie one after the other, one array for each replica.
+  Operand outside(int buffer, std::int64_t cols, std::int64_t batch_stride, DType dtype) const {
+    return {buffer, 0, Operand::batch, cols, cols, batch_stride, dtype};
+  }
+  // The data is the same for all replicas; what comes out is not.
+  Operand outside(int buffer, std::int64_t cols) const {
+    const bool shared = buffer == Buffer::input || buffer == Buffer::target ||
+                        buffer == Buffer::weight;
+    return outside(buffer, cols, shared ? 0 : options_.rows * cols, network_.dtype());
+  }
+
+  Operand target() const {
+    return options_.labels ? outside(Buffer::target, 1, 0, DType::int32)
+                           : outside(Buffer::target, network_.outputs());
+  }
+
+  // The gradient in flight: two regions, taken in turns by layers that cannot work in place.
+  Operand gradient(std::int64_t cols) const { return reshaped(gradient_[turn_], cols); }
+
+  // ---- layout
+
+  void strip_ending() {
+    if (std::holds_alternative<SoftmaxLayer>(layers_.back()))
+      layers_.pop_back();
+    else if (auto* dense = std::get_if<Dense>(&layers_.back()))
+      dense->activation = Activation{};
+    else
+      layers_.pop_back();
+  }
+
+  void lay_out() {
+    std::int64_t width = network_.features(), widest = width;
+    for (const Layer& layer : layers_) {
+      if (const auto* dense = std::get_if<Dense>(&layer)) width = dense->units;
+      widths_.push_back(width);
+      widest = std::max(widest, width);
+    }
+    if (options_.section == Section::update) return;
+    if (keep_) {
+      values_.push_back(allocate(network_.features()));
+      for (std::size_t i = 0; i < layers_.size(); ++i) {
+        before_.push_back(keeps_input_of_activation(layers_[i]) ? allocate(widths_[i]) : Operand{});
+        values_.push_back(allocate(widths_[i]));
+      }
+      for (Operand& region : gradient_) region = allocate(widest);
+    } else {
+      const Operand regions[2] = {allocate(widest), allocate(widest)};
+      values_.push_back(outside(Buffer::input, network_.features()));
+      before_.resize(layers_.size());
+      for (std::size_t i = 0; i < layers_.size(); ++i)
+        values_.push_back(reshaped(regions[i % 2], widths_[i]));
+      if (options_.section == Section::infer) {
+        if (layers_.empty())
+          emit(Copy{outside(Buffer::output, network_.outputs()), values_.front()});
+        values_.back() = outside(Buffer::output, network_.outputs());
+      }
+    }
+  }
+
+  static bool keeps_input_of_activation(const Layer& layer) {
+    const auto* dense = std::get_if<Dense>(&layer);
+    return dense && !derivative_from_output(dense->activation);
+  }
+
+  // The workspace's size is the stride from replica to replica, known only when all is laid out.
+  void fix_workspace_stride() {
+    const std::int64_t element = size_of(network_.dtype());
+    auto fix = [&](Operand& operand) {
+      if (operand.buffer == Buffer::workspace)
+        operand.batch_stride = workspace_ * element / size_of(operand.dtype);
+    };
+    for (Record& record : program_.records)
+      std::visit([&](auto& r) { r.each(fix); }, record);
+  }
+
+  // ---- sections
+
+  void gather() {
+    emit(Gather{values_.front(), outside(Buffer::input, network_.features()), options_.shuffle});
+    const Operand given = target();
+    target_ = options_.labels ? allocate_column(given.dtype) : allocate(given.cols);
+    emit(Gather{target_, given, options_.shuffle});
+    if (!options_.weighted) return;
+    weight_ = allocate_column(network_.dtype());
+    emit(Gather{weight_, outside(Buffer::weight, 1), options_.shuffle});
+  }
+
+  void forward() {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const Operand &in = values_[i], &out = values_[i + 1];
+      std::visit(Overloaded{
+                     [&](const Dense& dense) {
+                       MatMul product{out, in, network_.operand(dense.layer, "kernel", parameters)};
+                       product.bias = network_.operand(dense.layer, "bias", parameters);
+                       product.before = before_[i];
+                       product.activation = dense.activation;
+                       emit(product);
+                     },
+                     [&](const Elementwise& layer) {
+                       emit(ActivationForward{out, in, layer.activation});
+                     },
+                     [&](const SoftmaxLayer&) { emit(Softmax{out, in}); },
+                     [&](const DropoutLayer& layer) {
+                       emit(Dropout{out, in, layer.rate, std::uint64_t(layer.layer)});
+                     },
+                 },
+                 layers_[i]);
+    }
+  }
+
+  void loss() {
+    if (!target_) {  // evaluate: straight from the caller's arrays
+      target_ = target();
+      if (options_.weighted) weight_ = outside(Buffer::weight, 1);
+    }
+    row_value_ = allocate_column(network_.dtype());
+    Loss record{row_value_, {}, values_.back(), target_, weight_, options_.loss};
+    if (keep_) record.gradient = gradient(network_.outputs());
+    emit(record);
+    emit(Accumulate{row_value_, 0, keep_});
+  }
+
+  void metrics() {
+    Operand prediction;  // what the user's network puts out, where the loss needed only logits
+    for (std::size_t i = 0; i < options_.metrics.size(); ++i) {
+      const MetricKind kind = options_.metrics[i];
+      if (options_.labels && kind != MetricKind::accuracy)
+        fail("metrics", "accuracy where the targets are class labels", "mse or mae");
+      Metric metric{row_value_, values_.back(), target_, kind};
+      const bool binary = options_.loss == binary_cross_entropy_index;
+      if (kind == MetricKind::accuracy) {
+        metric.elementwise = !options_.labels && (binary || network_.outputs() == 1);
+        if (from_logits_ || (binary && !ends_in_sigmoid(network_))) metric.threshold = 0;
+      } else if (from_logits_) {
+        if (!prediction) {
+          prediction = allocate(network_.outputs());
+          emit_ending(prediction);
+        }
+        metric.prediction = prediction;
+      }
+      emit(metric);
+      emit(Accumulate{row_value_, int(i) + 1, false});
+    }
+  }
+
+  void emit_ending(const Operand& out) {
+    if (ends_in_softmax(network_))
+      emit(Softmax{out, values_.back()});
+    else
+      emit(ActivationForward{out, values_.back(), Activation{sigmoid_index, 0}});
+  }
+
+  void backward(bool to_input) {
+    bool derivative_applied = false;  // by the epilogue of the matmul that made the gradient
+    const std::size_t first = to_input ? 0 : first_with_parameters();
+    for (std::size_t i = layers_.size(); i-- > first;) {
+      const Operand g = gradient(widths_[i]);
+      std::visit(
+          Overloaded{
+              [&](const Dense& dense) {
+                if (!derivative_applied && !dense.activation.is_identity())
+                  emit(ActivationBackward{g, g, kept(i), dense.activation});
+                derivative_applied = dense_backward(dense, i, g, i > first || to_input);
+              },
+              [&](const Elementwise& layer) {
+                if (!derivative_applied) emit(ActivationBackward{g, g, kept(i), layer.activation});
+                derivative_applied = false;
+              },
+              [&](const SoftmaxLayer&) { emit(SoftmaxBackward{g, g, values_[i + 1]}); },
+              [&](const DropoutLayer& layer) {
+                emit(Dropout{g, g, layer.rate, std::uint64_t(layer.layer)});
+              },
+          },
+          layers_[i]);
+    }
+    if (to_input && !wrote_input_gradient_)
+      emit(Copy{outside(Buffer::input_gradient, network_.features()),
+                gradient(network_.features())});
+  }
+
+  // The value that the derivative of layer i's activation is taken from.
+  Operand kept(std::size_t i) const {
+    const Activation* activation = ending_activation(layers_[i]);
+    if (derivative_from_output(*activation)) return values_[i + 1];
+    return std::holds_alternative<Dense>(layers_[i]) ? before_[i] : values_[i];
+  }
+
+  // Returns whether the input gradient already holds the derivative of the activation before it.
+  bool dense_backward(const Dense& dense, std::size_t i, const Operand& g, bool input_gradient) {
+    MatMul kernel{network_.operand(dense.layer, "kernel", gradients), values_[i], g, true, false};
+    emit(kernel);
+    if (dense.use_bias) emit(ColumnSum{network_.operand(dense.layer, "bias", gradients), g});
+    if (!input_gradient) return false;
+    turn_ = 1 - turn_;
+    MatMul product{gradient(kernel.out.rows), g, network_.operand(dense.layer, "kernel", parameters),
+                   false, true};
+    if (i == 0) {
+      product.out = outside(Buffer::input_gradient, network_.features());
+      wrote_input_gradient_ = true;
+    } else if (const Activation* before = ending_activation(layers_[i - 1])) {
+      product.activation = *before;
+      if (!before->is_identity()) product.kept = kept(i - 1);
+    }
+    emit(product);
+    return i > 0 && ending_activation(layers_[i - 1]);
+  }
+
+  std::size_t first_with_parameters() const {
+    std::size_t i = 0;
+    while (i < layers_.size() && !std::holds_alternative<Dense>(layers_[i])) ++i;
+    return i;
+  }
+
+  void update() {
+    const Update& rule = *options_.update;
+    const std::int64_t n = network_.parameters();
+    auto flat = [&](int buffer) { return Operand{buffer, 0, 1, n, n, n, network_.dtype()}; };
+    emit(BeginUpdate{rule});
+    if (rule.clip_norm != 0) {
+      const std::int64_t blocks = (n + norm_block - 1) / norm_block;
+      Operand partial{Buffer::workspace, 0, 1, blocks, blocks, 0, DType::float64};
+      partial.offset = workspace_ * size_of(network_.dtype()) / 8;
+      workspace_ += (blocks * 8 + 63) / 64 * 64 / size_of(network_.dtype());
+      emit(ClipNorm{flat(gradients), partial, rule.clip_norm});
+    }
+    ApplyUpdate apply{flat(parameters), flat(gradients), {}, rule};
+    for (int i = 0; i < rule.moments(); ++i) apply.moment[i] = flat(moment0 + i);
+    emit(apply);
+    emit(EndStep{});
+  }
+
+  const Network& network_;
+  const PlanOptions& options_;
+  const bool keep_;  // what backward needs
+  bool from_logits_ = false;
+  std::vector<Layer> layers_;
+  std::vector<std::int64_t> widths_;
+  std::vector<Operand> values_, before_;  // values_[i] goes into layer i; before_[i] into its activation
+  Operand gradient_[2];
+  int turn_ = 0;
+  bool wrote_input_gradient_ = false;
+  Operand target_, weight_, row_value_;
+  Program program_;
+  std::int64_t workspace_ = 0;
+};
+
+}  // namespace
+
+bool loss_includes_ending(const Network& network, int loss) {
+  if (loss == cross_entropy_index) {
+    if (ends_in_sigmoid(network))
+      fail("cross_entropy", "logits or a final softmax (for a final sigmoid use binary_cross_entropy)",
+           "a network that ends in a sigmoid");
+    return ends_in_softmax(network);
+  }
+  if (loss == binary_cross_entropy_index) {
+    if (ends_in_softmax(network))
+      fail("binary_cross_entropy", "logits or a final sigmoid (for a final softmax use cross_entropy)",
+           "a network that ends in a softmax");
+    return ends_in_sigmoid(network);
+  }
+  return false;
+}
+
+Lowered lower(const Network& network, const PlanOptions& options) {
+  return Lowering(network, options).lower();
+}
+
+}  // namespace fastmlp::nn

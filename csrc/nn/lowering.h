@@ -1,0 +1,46 @@
+// From layers to programs: each section of a network's work as a list of records, and the layout of
+// the one workspace that the sections of a plan share.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/program.h"
+#include "nn/network.h"
+
+namespace fastmlp::nn {
+
+enum class Section {
+  infer,     // input -> output, keeping nothing
+  forward,   // input -> output, keeping what backward needs
+  backward,  // output_gradient -> gradients and input_gradient
+  train,     // whole steps: gather, forward, loss, metrics, backward, update
+  evaluate,  // input and target -> the sums of loss and metrics
+  update     // gradients -> parameters
+};
+
+struct PlanOptions {
+  Section section = Section::infer;
+  std::int64_t rows = 1;    // of the largest batch
+  bool training = false;    // dropout is active
+  int loss = -1;            // its place in Losses
+  bool labels = false;      // targets are labels (int32), not a row of values each
+  bool weighted = false;    // a weight for each row is given
+  bool shuffle = false;
+  std::vector<MetricKind> metrics;
+  std::optional<Update> update;
+};
+
+struct Lowered {
+  Program program;
+  std::int64_t workspace = 0;  // elements of one replica
+};
+
+Lowered lower(const Network& network, const PlanOptions& options);
+
+// What a loss asks of the network's ending: true where a final softmax or sigmoid belongs to the loss,
+// which then works on the logits before it. Throws where the two do not go together.
+bool loss_includes_ending(const Network& network, int loss);
+
+}  // namespace fastmlp::nn

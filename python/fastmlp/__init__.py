@@ -1,0 +1,72 @@
+"""fastmlp: multilayer perceptrons, as plain as a tutorial and as fast as the machine."""
+
+from fastmlp import (
+    callbacks,
+    cuda,
+    data,
+    initializers,
+    kernels,
+    layers,
+    losses,
+    metrics,
+    optimizers,
+    schedules,
+)
+from fastmlp._core import version as __version__
+from fastmlp.device import get_num_threads, set_num_threads, show_config
+from fastmlp.io import load
+from fastmlp.layers import (
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    Input,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from fastmlp.optimizers import SGD, Adam, AdamW
+from fastmlp.sequential import Sequential
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Input",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "__version__",
+    "callbacks",
+    "cuda",
+    "data",
+    "datasets",
+    "get_num_threads",
+    "initializers",
+    "kernels",
+    "layers",
+    "load",
+    "losses",
+    "metrics",
+    "optimizers",
+    "plotting",
+    "schedules",
+    "set_num_threads",
+    "show_config",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the modules that most programs do not need when they are first asked for."""
+    if name in ("datasets", "plotting"):
+        import importlib
+
+        return importlib.import_module(f"fastmlp.{name}")
+    raise AttributeError(f"module 'fastmlp' has no attribute '{name}'")

@@ -1,0 +1,84 @@
+"""The native core, as `device.py` and `kernels.py` see it; nothing else imports it.
+
+Arrays are whatever holds memory on the backend's device: NumPy arrays on the CPU, CuPy arrays on
+the GPU. Outputs come first, then inputs, then settings. `backend` is a capsule; `cpu()` gives the
+CPU's. Shapes are checked here; kinds and dtypes are made right by the callers.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+Array = Any
+Backend = Any
+
+class ActivationInfo(TypedDict):
+    from_output: bool  # the derivative takes y; otherwise it takes x
+    parameter: str | None  # what the formula's one parameter is called (negative_slope, alpha, beta)
+    default: float
+    least: float  # the smallest value allowed for the parameter
+
+class Tensor(TypedDict):
+    """Where one parameter lies in a replica's slice of the flat array."""
+
+    layer: int
+    name: str  # "kernel" or "bias"
+    buffer: str  # "parameters" or "state"
+    offset: int  # elements
+    shape: tuple[int, ...]
+    stride: int  # elements from row to row; padding lies between
+
+version: str
+step_state_dtype: Any  # numpy dtype of one StepState record (csrc/core/step_state.h)
+
+def cpu() -> Backend: ...
+def activations() -> dict[str, ActivationInfo]: ...
+def losses() -> list[str]: ...
+def show_config() -> dict[str, Any]: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+
+# Random numbers, always drawn on the CPU (counter-based: the same for the same seed and stream).
+def random_uniform(out: Array, seed: int, stream: int) -> None: ...  # [0, 1)
+def random_normal(out: Array, seed: int, stream: int) -> None: ...  # mean 0, deviation 1
+def permutation(out: Array, seed: int, epoch: int) -> None: ...  # out: int64 (n,), the order of rows that `fit` uses
+
+# One-record programs. Every array has the same dtype, float32 or float64; labels are int32.
+def matmul(backend: Backend, out: Array, a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> None: ...
+def bias_add(backend: Backend, out: Array, x: Array, bias: Array) -> None: ...
+def activation_forward(backend: Backend, out: Array, x: Array, name: str, parameter: float) -> None: ...
+def activation_backward(backend: Backend, dx: Array, dy: Array, kept: Array, name: str, parameter: float) -> None: ...
+def dense_forward(backend: Backend, y: Array, x: Array, kernel: Array, bias: Array | None, name: str, parameter: float) -> None: ...
+def dense_backward(backend: Backend, dx: Array, dkernel: Array, dbias: Array, dy: Array, x: Array, y: Array, kernel: Array, name: str, parameter: float) -> None: ...
+def softmax(backend: Backend, y: Array, x: Array) -> None: ...
+def softmax_backward(backend: Backend, dx: Array, dy: Array, y: Array) -> None: ...
+def loss(backend: Backend, row_loss: Array, gradient: Array, prediction: Array, target: Array, weight: Array | None, name: str, divisor: float) -> None:
+    """row_loss[i] = weight[i] * loss of row i; gradient = weight[i] * its derivative / divisor."""
+
+def sgd_update(backend: Backend, p: Array, g: Array, velocity: Array | None, learning_rate: float, momentum: float, nesterov: bool, weight_decay: float) -> None: ...
+def adam_update(backend: Backend, p: Array, g: Array, m: Array, v: Array, v_max: Array | None, step: int, learning_rate: float, beta1: float, beta2: float, epsilon: float, weight_decay: float, decoupled: bool) -> None: ...
+
+class Arguments:
+    """The arrays that plans work on, by buffer name; keeps them alive.
+
+    Names: parameters, gradients, moment0, moment1, moment2, state, workspace, step_state, input,
+    target, weight, output, output_gradient, input_gradient, learning_rates.
+    """
+
+    def __init__(self) -> None: ...
+    def __setitem__(self, name: str, array: Array | None) -> None: ...
+
+class Network:
+    """The layout of a network's parameters, and the plans lowered from it."""
+
+    def __init__(self, stages: Sequence[dict[str, Any]], features: int, dtype: str, replicas: int, backend: Backend) -> None: ...
+    parameters: int  # elements of one replica in the flat parameter array
+    state: int
+    outputs: int  # features of the output
+    tensors: list[Tensor]
+    def plan(self, section: str, rows: int, *, training: bool = False, loss: str | None = None, metrics: Sequence[str] = (), optimizer: dict[str, Any] | None = None, shuffle: bool = False, labels: bool = False, weighted: bool = False) -> Plan: ...
+
+class Plan:
+    workspace: int  # elements of one replica in the workspace
+    def run(self, arguments: Arguments, rows: int) -> None: ...
+    def train(self, arguments: Arguments, total_rows: int, steps: int, seconds: float) -> int:
+        """Run at most `steps` steps until the end of the epoch or the time is up; return how many."""

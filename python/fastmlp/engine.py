@@ -1,0 +1,288 @@
+"""A built network on its device: the flat arrays, the plans, and the calls that run them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastmlp.device import Arguments, Array, Device, Inference, Plan, StepState, Update
+from fastmlp.losses import Loss
+from fastmlp.optimizers import Optimizer
+
+# Rows that `predict` and `evaluate` take at a time where the caller does not say: enough to keep
+# every core busy, few enough for the activations to stay in the cache.
+CHUNK_ROWS = 1024
+
+_MAX_PLANS = 32
+
+
+class Engine:
+    """The arrays of one network, each (replicas, elements), and everything done to them.
+
+    Shapes and dtypes of what comes in are right already: `Sequential` sees to that.
+
+    Attributes
+    ----------
+    parameters : array, shape (replicas, P)
+        All kernels and biases, padded; `views` names its parts.
+    state : array of StepState, shape (replicas,)
+        What varies from step to step.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        stages: Sequence[dict[str, Any]],
+        features: int,
+        dtype: str,
+        seeds: Sequence[int],
+    ) -> None:
+        self.device = device
+        self.dtype = np.dtype(dtype)
+        self.replicas = len(seeds)
+        self.network = device.network(list(stages), features, dtype, self.replicas)
+        self.features = features
+        self.outputs: int = self.network.outputs
+        self.parameters = self._zeros()
+        self.state = device.xp.zeros(self.replicas, StepState)
+        self.state["seed"] = seeds
+        self._gradients: Array | None = None
+        self.has_gradients = False
+        self._workspace = device.xp.empty(0, self.dtype)
+        self._kept: tuple[int, bool] | None = None  # rows and mode of the last forward
+        self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self._arguments = Arguments()
+        self._arguments["parameters"] = self.parameters
+        self._arguments["step_state"] = self.state
+        self._inference: Inference | None = None
+        if device.name == "cpu" and self.replicas == 1:
+            self._inference = Inference(self.network, self.parameters)
+
+    # ---- arrays
+
+    def _zeros(self) -> Array:
+        return self.device.xp.zeros((self.replicas, self.network.parameters), self.dtype)
+
+    def views(self, flat: Array) -> dict[tuple[int, str], Array]:
+        """Name the parts of a flat array by layer and name: views of shape (in, out) or (out,).
+
+        With more than one replica they have a leading dimension for them.
+        """
+        parts = {}
+        for tensor in self.network.tensors:
+            shape, stride, offset = tensor["shape"], tensor["stride"], tensor["offset"]
+            rows = shape[0] if len(shape) == 2 else 1
+            block = flat[:, offset : offset + rows * stride].reshape(self.replicas, rows, stride)
+            view = block[:, :, : shape[-1]]
+            if len(shape) == 1:
+                view = view[:, 0]
+            parts[tensor["layer"], tensor["name"]] = view[0] if self.replicas == 1 else view
+        return parts
+
+    @property
+    def gradients(self) -> Array:
+        """The flat gradients; allocated when first needed."""
+        if self._gradients is None:
+            self._gradients = self._zeros()
+            self._arguments["gradients"] = self._gradients
+        return self._gradients
+
+    def claim_moments(self, optimizer: Optimizer) -> None:
+        """Give an optimizer its moments, zeros of the parameters' shape, where it has none."""
+        count = Update(**optimizer.rule()).moments
+        while len(optimizer.moments) < count:
+            optimizer.moments.append(self._zeros())
+
+    # ---- plans
+
+    def _plan(self, section: str, rows: int, rule: dict[str, Any] | None = None, **options: Any) -> Plan:
+        key = (section, rows, tuple(sorted((rule or {}).items())), tuple(sorted(options.items())))
+        plan = self._plans.pop(key, None)
+        if plan is None:
+            update = None if rule is None else Update(**rule)
+            plan = self.network.plan(section, rows, update=update, **options)
+        self._plans[key] = plan  # last used, last out
+        if len(self._plans) > _MAX_PLANS:
+            self._plans.popitem(last=False)
+        return plan
+
+    def _capacity(self, rows: int) -> int:
+        """Return how many rows a plan is made for: a power of two, so that few are made."""
+        return rows if self.replicas > 1 else 1 << max(rows - 1, 0).bit_length()
+
+    def _own_workspace(self, plan: Plan) -> None:
+        """Have at least the workspace that a plan of the training arguments needs."""
+        size = plan.workspace * self.replicas
+        if self._workspace.size < size:
+            self._kept = None
+            self._workspace = self.device.xp.empty(size, self.dtype)
+        self._arguments["workspace"] = self._workspace
+
+    def _private_arguments(self, plan: Plan) -> Arguments:
+        """Return arguments with a workspace of their own, for calls that may run side by side."""
+        arguments = Arguments()
+        arguments["parameters"] = self.parameters
+        arguments["workspace"] = self.device.xp.empty(plan.workspace * self.replicas, self.dtype)
+        return arguments
+
+    def _shape(self, rows: int, cols: int) -> tuple[int, ...]:
+        return (rows, cols) if self.replicas == 1 else (self.replicas, rows, cols)
+
+    # ---- inference
+
+    def call(self, x: Any, out: Any) -> Any:
+        """Run the low-latency forward, or return None where `x` or `out` must be converted first."""
+        return None if self._inference is None else self._inference(x, out)
+
+    def infer(self, x: Array, chunk: int = CHUNK_ROWS) -> Array:
+        """Compute the outputs for x (n, features), `chunk` rows at a time."""
+        out = self.device.xp.empty(self._shape(len(x), self.outputs), self.dtype)
+        if not len(x):
+            return out
+        plan = self._plan("infer", chunk := min(chunk, len(x)))
+        arguments = self._private_arguments(plan)
+        for start in range(0, len(x), chunk):
+            rows = slice(start, start + chunk)
+            part = out[rows] if self.replicas == 1 else out[:, rows].copy()
+            arguments["input"], arguments["output"] = x[rows], part
+            plan.run(arguments, len(x[rows]))
+            if self.replicas > 1:
+                out[:, rows] = part
+        return out
+
+    def check(self, target: Array, loss: Loss, metrics: Sequence[str]) -> None:
+        """Refuse, before anything changes, what the core cannot lower: raises ValueError."""
+        labels = target.dtype == np.int32
+        self._plan("evaluate", 1, loss=loss.name, metrics=tuple(metrics), labels=labels)
+
+    def evaluate(
+        self,
+        x: Array,
+        target: Array,
+        weight: Array | None,
+        loss: Loss,
+        metrics: Sequence[str],
+        chunk: int = CHUNK_ROWS,
+    ) -> Array:
+        """Return the sums over rows of the loss and of each native metric, (replicas, 1 + metrics)."""
+        plan = self._plan(
+            "evaluate",
+            chunk := min(chunk, len(x)),
+            loss=loss.name,
+            metrics=tuple(metrics),
+            labels=target.dtype == np.int32,
+            weighted=weight is not None,
+        )
+        arguments = self._private_arguments(plan)
+        state = self.device.xp.zeros(self.replicas, StepState)
+        arguments["step_state"] = state
+        for start in range(0, len(x), chunk):
+            rows = slice(start, start + chunk)
+            arguments["input"], arguments["target"] = x[rows], target[rows]
+            arguments["weight"] = None if weight is None else weight[rows]
+            plan.run(arguments, len(x[rows]))
+        return state["sums"][:, : 1 + len(metrics)]
+
+    # ---- the open box
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Compute the outputs and keep what `backward` needs."""
+        out = self.device.xp.empty(self._shape(len(x), self.outputs), self.dtype)
+        plan = self._plan("forward", self._capacity(len(x)), training=training)
+        self._own_workspace(plan)
+        self._arguments["input"], self._arguments["output"] = x, out
+        plan.run(self._arguments, len(x))
+        self._kept = (len(x), training)
+        return out
+
+    @property
+    def kept_rows(self) -> int | None:
+        """How many rows the last `forward` had, None where there is none to go back from."""
+        return None if self._kept is None else self._kept[0]
+
+    def backward(self, grad: Array) -> Array:
+        """Fill the gradients; return the derivative by the input."""
+        assert self._kept is not None
+        rows, training = self._kept
+        plan = self._plan("backward", self._capacity(rows), training=training)
+        dx = self.device.xp.empty(self._shape(rows, self.features), self.dtype)
+        _ = self.gradients
+        self._arguments["output_gradient"], self._arguments["input_gradient"] = grad, dx
+        plan.run(self._arguments, rows)
+        self.has_gradients = True
+        return dx
+
+    def _use_optimizer(self, arguments: Arguments, optimizer: Optimizer, steps: int) -> None:
+        """Lend an optimizer's moments and its next learning rates to a call."""
+        self.claim_moments(optimizer)
+        for i, moment in enumerate(optimizer.moments):
+            arguments[f"moment{i}"] = moment
+        rates = optimizer.rates(int(self.state["step"][0]), steps)
+        self.state["schedule_index"], self.state["schedule_length"] = 0, len(rates)
+        arguments["learning_rates"] = self.device.xp.asarray(rates)
+
+    def update(self, optimizer: Optimizer) -> None:
+        """Make one update from the gradients."""
+        plan = self._plan("update", 1, rule=optimizer.rule())
+        arguments = self._private_arguments(plan)
+        arguments["gradients"], arguments["step_state"] = self.gradients, self.state
+        self._use_optimizer(arguments, optimizer, 1)
+        plan.run(arguments, 0)
+
+    # ---- whole steps
+
+    def train(
+        self,
+        x: Array,
+        target: Array,
+        weight: Array | None,
+        loss: Loss,
+        metrics: Sequence[str],
+        optimizer: Optimizer,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        steps: int,
+        seconds: float,
+    ) -> int:
+        """Run whole steps from ``state["row"]`` on; return how many were completed.
+
+        It ends with the rows, after `steps`, when `seconds` are over, or after a loss that is not
+        finite, whose update is not made.
+        """
+        plan = self._plan(
+            "train",
+            min(batch_size, len(x)),
+            rule=optimizer.rule(),
+            training=True,
+            loss=loss.name,
+            metrics=tuple(metrics),
+            shuffle=shuffle,
+            labels=target.dtype == np.int32,
+            weighted=weight is not None,
+        )
+        self._kept = None
+        self.has_gradients = False
+        self._own_workspace(plan)
+        _ = self.gradients
+        arguments = self._arguments
+        arguments["input"], arguments["target"], arguments["weight"] = x, target, weight
+        self._use_optimizer(arguments, optimizer, steps)
+        done = plan.train(arguments, len(x), steps, seconds)
+        if self.stopped:
+            self.state["forward"] -= 1  # the step that was given up
+        return done
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last step was given up because its loss was not finite."""
+        return bool(self.state["not_finite"].any())
+
+    def begin_epoch(self) -> None:
+        """Go back to the first row and forget the sums."""
+        self.state["row"] = 0
+        self.state["sums"] = 0
+        self.state["not_finite"] = 0

@@ -1,0 +1,224 @@
+"""Models in safetensors files: tensors without padding, everything else as JSON metadata.
+
+Reading a file never executes code: no pickle, and only classes listed here are ever made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastmlp import initializers, layers, losses, metrics, optimizers, schedules
+from fastmlp._config import from_config, to_config
+from fastmlp.engine import Engine
+
+if TYPE_CHECKING:
+    from fastmlp.sequential import Sequential
+
+_FORMAT = 1
+_KEY = "fastmlp"
+_MODEL_STATE = ("epoch", "forward")
+_EXTRA = "extra."
+
+_CLASSES: dict[str, type] = {
+    **layers.CLASSES,
+    **optimizers.CLASSES,
+    **schedules.CLASSES,
+    **initializers.CLASSES,
+}
+
+
+def save(
+    model: Sequential,
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str],
+    arrays: Mapping[str, Any],
+) -> None:
+    """Write a model; see `Sequential.save`."""
+    from safetensors.numpy import save as serialise
+
+    engine = model._engine
+    tensors = {
+        name: np.ascontiguousarray(model._device.to_host(array))
+        for name, array in model.state_dict().items()
+    }
+    description: dict[str, Any] = {
+        "format": _FORMAT,
+        "name": model.name,
+        "dtype": model.dtype,
+        "seed": model.seed,
+        "input_shape": list(model.input_shape or ()),
+        "layers": [to_config(layer) for layer in model.layers],
+        "state": {field: int(engine.state[field][0]) for field in _MODEL_STATE},
+    }
+    if model.optimizer is not None:
+        description["optimizer"] = to_config(model.optimizer)
+        description["step"] = int(engine.state["step"][0])
+        for i, moment in enumerate(model.optimizer.moments):
+            for (layer, name), view in engine.views(moment).items():
+                host = model._device.to_host(view)
+                tensors[f"optimizer.{i}.{layer}.{name}"] = np.ascontiguousarray(host)
+    if model.loss is not None and model.loss.native:
+        description["loss"] = model.loss.name
+        description["metrics"] = [metric.name for metric in model.metrics if _by_name(metric)]
+    for name, array in arrays.items():
+        tensors[_EXTRA + name] = np.ascontiguousarray(array)
+    content = serialise(tensors, {_KEY: json.dumps(description), **metadata})
+    _write(Path(path), content)
+
+
+def _by_name(metric: metrics.Metric) -> bool:
+    """Return whether a metric can be found again by its name."""
+    try:
+        return metrics.get(metric.name) == metric
+    except ValueError:
+        return False
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file such that it appears whole or not at all."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # as if it had been opened in the ordinary way
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    custom_layers: Mapping[str, type] | None = None,
+) -> Sequential:
+    """Read a model that `Sequential.save` wrote, ready to predict or to go on training.
+
+    Parameters
+    ----------
+    path : path
+    device : {"cpu", "cuda"}, default "cpu"
+        Where the model shall be, wherever it was saved.
+    custom_layers : mapping of str to class, optional
+        Layer classes of one's own, by name.
+
+    Returns
+    -------
+    Sequential
+        Compiled as it was, unless its loss was a function of the user's own.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no model of fastmlp, or damaged.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> import numpy as np
+    >>> import fastmlp as fm
+    >>> model = fm.Sequential([fm.Input(3), fm.Dense(2)], seed=0)
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> model.save(path)
+    >>> bool((fm.load(path)([1, 2, 3]) == model([1, 2, 3])).all())
+    True
+    """
+    metadata, tensors = _read(Path(path))
+    try:
+        description = json.loads(metadata.pop(_KEY))
+        if description["format"] != _FORMAT:
+            raise ValueError(f"unknown format {description['format']}")
+        model = _model(description, tensors, device, dict(custom_layers or {}))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"load: {path} is no model of fastmlp, or damaged: {error}") from error
+    model.extra_metadata = metadata
+    model.extra_arrays = {
+        name.removeprefix(_EXTRA): array
+        for name, array in tensors.items()
+        if name.startswith(_EXTRA)
+    }
+    return model
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
+    """Return the metadata and the tensors of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise FileNotFoundError(f"load: there is no file {path}")
+    if path.is_dir():
+        raise IsADirectoryError(f"load: {path} is a directory")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return dict(file.metadata() or {}), tensors
+    except SafetensorError as error:
+        raise ValueError(f"load: {path} is no safetensors file, or damaged: {error}") from error
+
+
+def _model(
+    description: dict[str, Any],
+    tensors: Mapping[str, np.ndarray[Any, Any]],
+    device: str,
+    custom_layers: dict[str, type],
+) -> Sequential:
+    from fastmlp.sequential import Sequential
+
+    classes = {**_CLASSES, **custom_layers}
+    model = Sequential(
+        [from_config(config, classes) for config in description["layers"]],
+        device=device,
+        dtype=description["dtype"],
+        seed=description["seed"],
+        name=description["name"],
+    )
+    model._build(layers.row_shape("load", description["input_shape"]), initialise=False)
+    engine = model._engine
+    _fill(model, engine, engine.parameters, tensors, "")
+    for field in _MODEL_STATE:
+        engine.state[field] = description["state"][field]
+    if "optimizer" in description:
+        optimizer = from_config(description["optimizer"], classes)
+        loss = description.get("loss")
+        model.optimizer = optimizer
+        optimizer._claim(model)
+        if loss is not None:
+            model.compile(optimizer, losses.get(loss), description["metrics"])
+        if any(name.startswith("optimizer.") for name in tensors):
+            engine.claim_moments(optimizer)
+            for i, moment in enumerate(optimizer.moments):
+                _fill(model, engine, moment, tensors, f"optimizer.{i}.")
+        engine.state["step"] = description["step"]
+    return model
+
+
+def _fill(
+    model: Sequential,
+    engine: Engine,
+    flat: Any,
+    tensors: Mapping[str, np.ndarray[Any, Any]],
+    prefix: str,
+) -> None:
+    """Put tensors into their places in a flat array."""
+    for (layer, name), view in engine.views(flat).items():
+        tensor = tensors[f"{prefix}{layer}.{name}"]
+        if tensor.shape != view.shape or tensor.dtype != view.dtype:
+            raise ValueError(
+                f"{prefix}{layer}.{name} is {tensor.dtype}{tensor.shape}, "
+                f"expected {view.dtype}{view.shape}"
+            )
+        view[...] = model._device.xp.asarray(tensor)

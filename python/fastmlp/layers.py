@@ -1,0 +1,397 @@
+"""Layers: what a network is made of, each a description that the core lowers to programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from fastmlp import initializers
+from fastmlp._config import check_integer, check_number, lookup
+from fastmlp.device import Array
+from fastmlp.kernels import resolve_activation
+
+Shape = tuple[int, ...]
+Stage = dict[str, Any]
+Initial = str | initializers.Initializer | Callable[..., Any]
+
+
+class Layer:
+    """A layer: its settings are its constructor's arguments, its arrays come when it is built.
+
+    Attributes
+    ----------
+    input_shape, output_shape : tuple of int
+        Of one row; known once the model is built.
+    """
+
+    _owner: Any = None  # the model it belongs to
+    _gradients: Callable[[], dict[str, Array]] | None = None
+    input_shape: Shape = ()
+    output_shape: Shape = ()
+
+    @property
+    def label(self) -> str:
+        """What `summary` and errors call it."""
+        return type(self).__name__
+
+    def _infer(self, shape: Shape) -> Shape:
+        """Return the shape of a row that comes out, or refuse the one that goes in."""
+        return shape
+
+    def _stages(self) -> list[Stage]:
+        """Return what the core does for it."""
+        return []
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """Its arrays by name; empty for a layer that learns nothing."""
+        return {}
+
+
+@dataclass
+class Input:
+    """The shape of one row of data; not a layer itself.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Such as 4 or (28, 28).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not made of positive integers.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Input(4), fm.Dense(3)]).count_params()
+    15
+    """
+
+    shape: int | Sequence[int]
+
+    def __post_init__(self) -> None:
+        self.shape = row_shape("Input", self.shape)
+
+
+def row_shape(owner: str, shape: Any) -> Shape:
+    """Return the shape of a row as a tuple of positive integers."""
+    sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    if not sizes:
+        raise ValueError(f"{owner}: shape must have at least one dimension, got ()")
+    return tuple(check_integer(f"{owner}: shape", size, at_least=1) for size in sizes)
+
+
+def _activation_stage(name: str, parameter: float | None = None) -> Stage:
+    key, value = resolve_activation(name, parameter)
+    return {"kind": "activation", "name": key, "parameter": value}
+
+
+def _ending(activation: str | None) -> list[Stage]:
+    """Return the stages of an ``activation=`` argument."""
+    if activation is None:
+        return []
+    if isinstance(activation, str) and activation.lower() == "softmax":
+        return [{"kind": "softmax"}]
+    stage = _activation_stage(activation)
+    return [] if stage["name"] == "identity" else [stage]
+
+
+@dataclass(eq=False)
+class Dense(Layer):
+    """A fully connected layer, ``activation(x @ kernel + bias)``.
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs.
+    activation : str, optional
+        The name of an activation, or "softmax"; none by default.
+    use_bias : bool, default True
+    kernel_initializer : str, Initializer or callable, default "he_normal"
+    bias_initializer : str, Initializer or callable, default "zeros"
+
+    Attributes
+    ----------
+    kernel : array, shape (in, units)
+        A writable view of the model's parameters.
+    bias : array, shape (units,), or None
+        Likewise.
+    gradients : dict of array
+        "kernel" and "bias", as the last `backward` left them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `units` is no positive integer, or a name is unknown.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> layer = fm.Dense(2, activation="tanh")
+    >>> model = fm.Sequential([layer], seed=0)
+    >>> model.build(3)
+    >>> layer.kernel.shape, layer.bias.tolist()
+    ((3, 2), [0.0, 0.0])
+    """
+
+    units: int
+    activation: str | None = None
+    use_bias: bool = True
+    kernel_initializer: Initial = "he_normal"
+    bias_initializer: Initial = "zeros"
+
+    def __post_init__(self) -> None:
+        self.units = check_integer("Dense: units", self.units, at_least=1)
+        _ending(self.activation)
+        for name in ("kernel_initializer", "bias_initializer"):
+            given = getattr(self, name)
+            if not isinstance(given, str):
+                setattr(self, name, initializers.get(given))
+            else:
+                initializers.get(given)
+        self._views: dict[str, Array] = {}
+
+    def _infer(self, shape: Shape) -> Shape:
+        if len(shape) != 1:
+            raise ValueError(
+                f"Dense: needs rows of one dimension, got {shape}; put Flatten() before it"
+            )
+        return (self.units,)
+
+    def _stages(self) -> list[Stage]:
+        dense = {"kind": "dense", "units": self.units, "use_bias": self.use_bias}
+        return [dense, *_ending(self.activation)]
+
+    @property
+    def label(self) -> str:
+        """What `summary` and errors call it."""
+        return f"Dense ({self.activation})" if self.activation else "Dense"
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """"kernel" and, where there is one, "bias"."""
+        return self._views
+
+    @property
+    def kernel(self) -> Array:
+        """The kernel, (in, units), a writable view."""
+        return self._built("kernel")
+
+    @kernel.setter
+    def kernel(self, value: Any) -> None:
+        self._assign("kernel", value)
+
+    @property
+    def bias(self) -> Array | None:
+        """The bias, (units,), a writable view; None without one."""
+        return self._built("bias") if self.use_bias else None
+
+    @bias.setter
+    def bias(self, value: Any) -> None:
+        self._assign("bias", value)
+
+    @property
+    def gradients(self) -> dict[str, Array]:
+        """The gradients that the last `backward` left."""
+        if self._gradients is None:
+            raise RuntimeError("Dense: not built yet; call build, or give the model data")
+        return self._gradients()
+
+    def _built(self, name: str) -> Array:
+        if name not in self._views:
+            raise RuntimeError(f"Dense: no {name} yet; call the model's build, or give it data")
+        return self._views[name]
+
+    def _assign(self, name: str, value: Any) -> None:
+        view = self._built(name)
+        shape = getattr(value, "shape", None)
+        if shape is not None and shape != () and tuple(shape) != view.shape:
+            raise ValueError(f"Dense: {name} must have shape {view.shape}, got {tuple(shape)}")
+        view[...] = value
+
+
+@dataclass(eq=False)
+class Activation(Layer):
+    """An elementwise activation, or softmax, as a layer of its own.
+
+    Parameters
+    ----------
+    name : str
+        Such as "relu", "tanh" or "softmax".
+    parameter : float, optional
+        For an activation that has one: the negative slope, alpha or beta.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the activation has no parameter.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Activation("relu")])([-1.0, 2.0])
+    array([0., 2.], dtype=float32)
+    """
+
+    name: str
+    parameter: float | None = None
+
+    def __post_init__(self) -> None:
+        self._stages()
+
+    def _stages(self) -> list[Stage]:
+        if isinstance(self.name, str) and self.name.lower() == "softmax":
+            return [{"kind": "softmax"}]
+        return [_activation_stage(self.name, self.parameter)]
+
+    @property
+    def label(self) -> str:
+        """What `summary` and errors call it."""
+        return f"Activation ({self.name})"
+
+
+@dataclass(eq=False)
+class ReLU(Layer):
+    """``max(x, 0)``, with derivative 0 at 0.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.ReLU()])([-1.0, 2.0])
+    array([0., 2.], dtype=float32)
+    """
+
+    def _stages(self) -> list[Stage]:
+        return [_activation_stage("relu")]
+
+
+@dataclass(eq=False)
+class Sigmoid(Layer):
+    """``1 / (1 + exp(-x))``.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Sigmoid()])([0.0])
+    array([0.5], dtype=float32)
+    """
+
+    def _stages(self) -> list[Stage]:
+        return [_activation_stage("sigmoid")]
+
+
+@dataclass(eq=False)
+class Tanh(Layer):
+    """The hyperbolic tangent.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Tanh()])([0.0])
+    array([0.], dtype=float32)
+    """
+
+    def _stages(self) -> list[Stage]:
+        return [_activation_stage("tanh")]
+
+
+@dataclass(eq=False)
+class Softmax(Layer):
+    """Probabilities from logits, ``exp(x - max) / sum``.
+
+    At the end of a network that is trained on "cross_entropy" it costs nothing and loses nothing:
+    the loss is computed from the logits.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Softmax()])([0.0, 0.0])
+    array([0.5, 0.5], dtype=float32)
+    """
+
+    def _stages(self) -> list[Stage]:
+        return [{"kind": "softmax"}]
+
+
+@dataclass(eq=False)
+class Flatten(Layer):
+    """Rows of several dimensions, such as images, as vectors.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Input((28, 28)), fm.Flatten(), fm.Dense(10)]).count_params()
+    7850
+    """
+
+    def _infer(self, shape: Shape) -> Shape:
+        return (prod(shape),)
+
+
+@dataclass(eq=False)
+class Dropout(Layer):
+    """Sets elements to 0 at random while training and scales the others up (Srivastava 2014).
+
+    Parameters
+    ----------
+    rate : float
+        Share of elements that are dropped, from 0 up to but not including 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the rate is no number or out of range.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Dropout(0.5)])([1.0, 2.0])
+    array([1., 2.], dtype=float32)
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        self.rate = check_number("Dropout: rate", self.rate, at_least=0)
+        if self.rate >= 1:
+            raise ValueError(f"Dropout: rate must be below 1, got {self.rate:g}")
+
+    def _stages(self) -> list[Stage]:
+        return [{"kind": "dropout", "rate": self.rate}] if self.rate else []
+
+    @property
+    def label(self) -> str:
+        """What `summary` and errors call it."""
+        return f"Dropout ({self.rate:g})"
+
+
+CLASSES: dict[str, type[Layer]] = {
+    cls.__name__: cls
+    for cls in (Dense, Activation, ReLU, Sigmoid, Tanh, Softmax, Flatten, Dropout)
+}
+
+
+def get(identifier: str | Layer) -> Layer:
+    """Return a layer object, or the one that needs no settings and has that name.
+
+    Raises
+    ------
+    TypeError
+        If it is neither, or a class in place of an object.
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.layers.get("flatten")
+    Flatten()
+    """
+    if isinstance(identifier, Layer):
+        return identifier
+    plain = {cls.__name__: cls for cls in (ReLU, Sigmoid, Tanh, Softmax, Flatten)}
+    return lookup("layer", identifier, plain)()

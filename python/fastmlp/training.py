@@ -1,0 +1,431 @@
+"""The loops behind `Sequential.fit`, `train_on_batch` and `evaluate`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil, isfinite
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastmlp import device as devices
+from fastmlp import kernels
+from fastmlp._config import check_integer, check_number
+from fastmlp.callbacks import Callback, CallbackList, History, Progress
+from fastmlp.device import Array
+from fastmlp.engine import CHUNK_ROWS, Engine
+from fastmlp.losses import Loss, row_weights
+from fastmlp.metrics import Metric
+from fastmlp.metrics import get as get_metric
+from fastmlp.optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from fastmlp.sequential import Sequential
+
+# Training comes back to Python this often, for the progress bar, callbacks and Ctrl-C.
+_SECONDS_PER_CALL = 0.05
+# Learning rates are computed for this many steps at a time where they vary.
+_RATES_PER_CALL = 1 << 16
+
+
+@dataclass
+class _Data:
+    """Rows with their targets and weights, as the core takes them."""
+
+    x: Array
+    target: Array  # for a loss of one's own, as given
+    weight: Array | None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def rows(self, index: Any) -> _Data:
+        """Return some of the rows."""
+        return _Data(
+            self.x[index], self.target[index], None if self.weight is None else self.weight[index]
+        )
+
+
+def _compiled(model: Sequential, operation: str) -> tuple[Loss, Optimizer]:
+    if model.loss is None or model.optimizer is None:
+        raise RuntimeError(f"{operation}: call compile first")
+    return model.loss, model.optimizer
+
+
+def _prepare(
+    model: Sequential,
+    operation: str,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    class_weight: Mapping[int, float] | None = None,
+    check_finite: bool = False,
+) -> _Data:
+    """Check and convert what the caller gave."""
+    loss, _ = _compiled(model, operation)
+    target = devices.real_array(operation, "y", y)
+    if target.ndim == 0:
+        raise ValueError(f"{operation}: y must have a target for each row, got a single value")
+    rows = devices.real_array(operation, "x", x)
+    if rows.ndim and len(rows) != len(target):
+        raise ValueError(f"{operation}: x has {len(rows)} rows, but y has {len(target)}")
+    if rows.ndim and not len(rows):
+        raise ValueError(f"{operation}: there are no rows")
+    weight = row_weights(operation, sample_weight, len(target), model.dtype)
+    rows = model._rows(operation, rows, finite=check_finite)
+    if check_finite and target.dtype.kind == "f":
+        model._check_finite(operation, "y", target.reshape(len(target), -1))
+    if loss.native:
+        target = loss.target(target, len(rows), model._engine.outputs, model.dtype)
+        _check_ending(model, loss, target)
+    if class_weight is not None:
+        by_class = _class_weights(operation, class_weight, target, model.dtype)
+        weight = by_class if weight is None else weight * by_class
+    return _Data(rows, target, weight)
+
+
+def _check_ending(model: Sequential, loss: Loss, target: Array) -> None:
+    """Have the core refuse a loss or a metric that does not go with the network's ending."""
+    model._engine.check(target, loss, _Sums(model.metrics).native_names)
+
+
+def _class_weights(
+    operation: str, class_weight: Mapping[int, float], target: Array, dtype: str
+) -> Array:
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(
+            f"{operation}: class_weight must be a dict of class to weight, "
+            f"got {type(class_weight).__name__}"
+        )
+    if target.ndim == 2 and target.shape[1] > 1:
+        labels = target.argmax(axis=1)
+    else:
+        labels = target.reshape(len(target))
+    weight = devices.of(target).xp.ones(len(labels), dtype)
+    for label, value in class_weight.items():
+        weight[labels == label] = check_number(
+            f"{operation}: class_weight of {label}", value, at_least=0
+        )
+    return weight
+
+
+class _Sums:
+    """Sums over rows of the loss and of each metric, and the logs made of them."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self.metrics = metrics
+        self.native = [i for i, metric in enumerate(metrics) if metric.native]
+        self.own = [i for i, metric in enumerate(metrics) if not metric.native]
+        self.rows = 0
+        self.loss = 0.0
+        self.totals = [0.0] * len(metrics)
+
+    @property
+    def native_names(self) -> list[str]:
+        """What the core is asked to sum, after the loss."""
+        return [name for metric in self.metrics if (name := metric.native)]
+
+    def take(self, rows: int, sums: Any) -> None:
+        """Replace the native sums by those over the rows so far."""
+        self.rows = rows
+        self.loss = float(sums[0])
+        for i, total in zip(self.native, sums[1:], strict=False):
+            self.totals[i] = float(total)
+
+    def add(self, which: list[int], prediction: Array, target: Array) -> None:
+        """Count some of the metrics on one batch."""
+        for i in which:
+            metric = self.metrics[i]
+            function = get_metric(metric.native) if metric.native else metric
+            self.totals[i] += function(prediction, target) * len(prediction)
+
+    def logs(self) -> dict[str, float]:
+        """Return the averages so far."""
+        rows = max(self.rows, 1)
+        averages = zip(self.metrics, self.totals, strict=True)
+        return {"loss": self.loss / rows} | {m.name: m.finish(t / rows) for m, t in averages}
+
+
+class _Interrupt:
+    """While it is entered, the first Ctrl-C only sets `seen`; a second one raises as usual."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._previous: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+
+class _Steps:
+    """One way of making steps: on the core alone, or with a loss or metrics of one's own."""
+
+    def __init__(
+        self, model: Sequential, data: _Data, batch_size: int, shuffle: bool, one_by_one: bool
+    ) -> None:
+        self.loss, self.optimizer = _compiled(model, "fit")
+        self.model, self.data = model, data
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.engine: Engine = model._engine
+        own_metrics = any(metric.native is None for metric in model.metrics)
+        self.in_python = not self.loss.native
+        self.needs_batches = self.in_python or own_metrics
+        self.one_by_one = one_by_one or self.needs_batches
+        self._order: Array | None = None
+
+    @property
+    def total(self) -> int:
+        """Steps in an epoch."""
+        return ceil(len(self.data) / self.batch_size)
+
+    def begin_epoch(self) -> _Sums:
+        """Start at the first row."""
+        self.engine.begin_epoch()
+        if self.needs_batches and self.shuffle:
+            epoch = int(self.engine.state["epoch"][0])
+            self._order = kernels.permutation(len(self.data), self.model.seed, epoch)
+        return _Sums(self.model.metrics)
+
+    def advance(self, done: int, sums: _Sums, seconds: float) -> int:
+        """Make some steps from step `done` of the epoch on; return how many."""
+        steps = 1 if self.one_by_one else min(self.total - done, _RATES_PER_CALL)
+        if self.needs_batches:
+            first = done * self.batch_size
+            index: Any = slice(first, first + self.batch_size)
+            batch = self.data.rows(index if self._order is None else self._order[index])
+            if self.in_python:
+                return self._python_step(batch, sums)
+            sums.add(sums.own, self.engine.infer(batch.x), batch.target)
+        made = self.engine.train(
+            self.data.x,
+            self.data.target,
+            self.data.weight,
+            self.loss,
+            sums.native_names,
+            self.optimizer,
+            batch_size=self.batch_size,
+            shuffle=self.shuffle,
+            steps=steps,
+            seconds=seconds,
+        )
+        if self.engine.stopped:
+            raise _NotFinite(made)
+        state = self.engine.state[0]
+        sums.take(int(state["row"]), state["sums"])
+        return made
+
+    def _python_step(self, batch: _Data, sums: _Sums) -> int:
+        """Make one step with a loss of one's own: the open box."""
+        prediction = self.engine.forward(batch.x, True)
+        value, grad = call_loss(self.loss, prediction, batch.target, batch.weight)
+        if not isfinite(value):
+            self.engine.state["forward"] -= 1
+            raise _NotFinite(0)
+        self.model.backward(grad)
+        self.engine.update(self.optimizer)
+        self.engine.has_gradients = False
+        sums.loss += value * len(batch)
+        sums.rows += len(batch)
+        sums.add([*sums.native, *sums.own], prediction, batch.target)
+        return 1
+
+
+class _NotFinite(Exception):
+    """The loss of a step was NaN or infinite; `steps` were made before it in this call."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+
+def call_loss(loss: Loss, prediction: Array, target: Array, weight: Array | None) -> tuple[float, Array]:
+    """Call a loss of one's own and check what it returns.
+
+    Raises
+    ------
+    TypeError
+        If it is not (loss, gradient).
+    ValueError
+        If the gradient's shape is not that of the prediction.
+    """
+    given = (prediction, target) if weight is None else (prediction, target, weight)
+    result = loss.function(*given)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"{loss.name}: a loss must return (loss, gradient), got {result!r}")
+    value, gradient = result
+    if np.shape(gradient) != prediction.shape:
+        raise ValueError(
+            f"{loss.name}: its gradient must have shape {prediction.shape}, "
+            f"got {np.shape(gradient)}"
+        )
+    return float(value), gradient
+
+
+def fit(
+    model: Sequential,
+    x: Any,
+    y: Any,
+    *,
+    batch_size: int,
+    epochs: int,
+    validation_split: float,
+    validation_data: tuple[Any, ...] | None,
+    shuffle: bool,
+    sample_weight: Any,
+    class_weight: Mapping[int, float] | None,
+    callbacks: Iterable[Callback | Callable[..., Any]],
+    initial_epoch: int,
+    check_finite: bool,
+    verbose: int | str,
+) -> History:
+    """Train; see `Sequential.fit`."""
+    _, optimizer = _compiled(model, "fit")
+    batch_size = check_integer("fit: batch_size", batch_size, at_least=1)
+    epochs = check_integer("fit: epochs", epochs, at_least=0)
+    initial_epoch = check_integer("fit: initial_epoch", initial_epoch, at_least=0)
+    data = _prepare(model, "fit", x, y, sample_weight, class_weight, check_finite)
+    if not model.parameters():
+        raise RuntimeError("fit: this model has no parameters to train")
+    data, validation = _validation(model, data, validation_split, validation_data, check_finite)
+
+    history = History()
+    callback = CallbackList([history, *_listed(callbacks)], model)
+    steps = _Steps(model, data, batch_size, shuffle, callback.per_batch)
+    progress = Progress(verbose)
+    engine = model._engine
+    model.history, model.stop_training = history, False
+    logs: dict[str, float] = {}
+    try:
+        with _Interrupt() as interrupt:
+            callback.on_train_begin({})
+            for epoch in range(initial_epoch, epochs):
+                callback.on_epoch_begin(epoch, {})
+                rate = float(optimizer.rates(int(engine.state["step"][0]), 1)[0])
+                progress.begin_epoch(epoch, epochs, len(data))
+                sums, done = steps.begin_epoch(), 0
+                while done < steps.total and not interrupt.seen:
+                    try:
+                        made = steps.advance(done, sums, _SECONDS_PER_CALL)
+                    except _NotFinite as error:
+                        raise _not_finite_error(epoch, done + error.steps, optimizer) from None
+                    done += made
+                    logs = sums.logs()
+                    progress.update(sums.rows, logs)
+                    if callback.per_batch:
+                        callback.on_batch_end(done - 1, logs)
+                if done < steps.total:
+                    break
+                engine.state["epoch"] += 1
+                if validation is not None and not interrupt.seen:
+                    figures = _figures(model, validation, CHUNK_ROWS)
+                    logs |= {f"val_{name}": value for name, value in figures.items()}
+                logs["learning_rate"] = rate
+                progress.end_epoch(logs)
+                callback.on_epoch_end(epoch, logs)
+                if model.stop_training or interrupt.seen:
+                    break
+            history.interrupted = interrupt.seen
+            callback.on_train_end(logs)
+    finally:
+        progress.close()
+        engine.begin_epoch()
+    return history
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    """Return callbacks as a list; a single one may come alone."""
+    return [callbacks] if callable(callbacks) or isinstance(callbacks, Callback) else list(callbacks)
+
+
+def _not_finite_error(epoch: int, step: int, optimizer: Optimizer) -> FloatingPointError:
+    return FloatingPointError(
+        f"fit: the loss is no longer finite at epoch {epoch}, step {step}; the model is as after "
+        f"the step before. Try a smaller learning rate (it was {optimizer.learning_rate}) or "  # type: ignore[attr-defined]
+        "clip_norm, and scale the inputs"
+    )
+
+
+def _validation(
+    model: Sequential,
+    data: _Data,
+    split: float,
+    given: tuple[Any, ...] | None,
+    check_finite: bool,
+) -> tuple[_Data, _Data | None]:
+    """Return the rows to train on and those to validate on, if any."""
+    if given is not None:
+        if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+            raise ValueError("fit: validation_data must be (x, y) or (x, y, sample_weight)")
+        x, y, weight = (*given, None)[:3]
+        held_out = _prepare(model, "validation_data", x, y, weight, None, check_finite)
+        return data, held_out
+    split = check_number("fit: validation_split", split, at_least=0)
+    if split >= 1:
+        raise ValueError(f"fit: validation_split must be below 1, got {split:g}")
+    if not split:
+        return data, None
+    kept = len(data) - round(len(data) * split)
+    if not 0 < kept < len(data):
+        raise ValueError(
+            f"fit: validation_split {split:g} of {len(data)} rows leaves none to "
+            f"{'validate' if kept else 'train'} on"
+        )
+    return data.rows(slice(kept)), data.rows(slice(kept, None))
+
+
+def train_on_batch(model: Sequential, x: Any, y: Any, sample_weight: Any) -> float:
+    """Make one step; see `Sequential.train_on_batch`."""
+    _, optimizer = _compiled(model, "train_on_batch")
+    data = _prepare(model, "train_on_batch", x, y, sample_weight)
+    steps = _Steps(model, data, len(data), False, True)
+    sums = steps.begin_epoch()
+    try:
+        steps.advance(0, sums, 0.0)
+    except _NotFinite:
+        raise _not_finite_error(0, 0, optimizer) from None
+    finally:
+        model._engine.begin_epoch()
+    return sums.logs()["loss"]
+
+
+def evaluate(
+    model: Sequential, x: Any, y: Any, sample_weight: Any, chunk: int
+) -> dict[str, float]:
+    """Compute loss and metrics; see `Sequential.evaluate`."""
+    return _figures(model, _prepare(model, "evaluate", x, y, sample_weight), chunk)
+
+
+def _figures(model: Sequential, data: _Data, chunk: int) -> dict[str, float]:
+    loss, _ = _compiled(model, "evaluate")
+    engine = model._engine
+    sums = _Sums(model.metrics)
+    if loss.native:
+        totals = engine.evaluate(
+            data.x, data.target, data.weight, loss, sums.native_names, chunk
+        )
+        sums.take(len(data), totals[0])
+        logs = sums.logs()
+    else:
+        logs = {"loss": call_loss(loss, engine.infer(data.x, chunk), data.target, data.weight)[0]}
+    needed = [m for m in model.metrics if m.native is None or not loss.native]
+    if needed:
+        prediction = engine.infer(data.x, chunk)
+        logs |= {metric.name: metric(prediction, data.target) for metric in needed}
+    return logs
+

@@ -1,0 +1,34 @@
+"""Fixtures that every test file may ask for: the device to run on, and the number of threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import fastmlp as fm
+
+REQUIRE_CUDA = os.environ.get("FASTMLP_REQUIRE_CUDA") == "1"
+DEVICES = ["cpu", "cuda"] if REQUIRE_CUDA or fm.cuda.is_available() else ["cpu"]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device that a model can run on; FASTMLP_REQUIRE_CUDA=1 makes a missing GPU a failure."""
+    if request.param == "cuda" and not fm.cuda.is_available():
+        pytest.fail("FASTMLP_REQUIRE_CUDA=1, but there is no GPU that fastmlp can use")
+    return str(request.param)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Puts the number of threads back after a test that sets it."""
+    before = fm.get_num_threads()
+    yield
+    fm.set_num_threads(before)

@@ -1,0 +1,69 @@
+"""Comparisons that tests share: accuracy in units of NumPy's own error, and equality of bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+WIDER = {np.dtype("float32"): np.float64, np.dtype("float64"): np.longdouble}
+
+# How an honest array may arrive: the same values, unusually stored.
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "fortran": np.asfortranarray,
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "reversed": lambda a: np.ascontiguousarray(a[::-1])[::-1],
+    "read_only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "big_endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "unaligned": lambda a: np.frombuffer(b"\0" + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
+}
+
+
+def assert_accurate(
+    got: np.ndarray,
+    formula: Callable[..., np.ndarray],
+    *inputs: np.ndarray,
+    multiple: float = 4,
+    floor: float = 8,
+    scale: float | None = None,
+) -> None:
+    """|got - exact| is at most `multiple` of NumPy's own error plus `floor` units of rounding.
+
+    `formula` is applied to the inputs as they are and, for the exact values, to the inputs in a
+    wider type. One unit of rounding is eps times `scale`, by default the largest exact value.
+    """
+    got = np.asarray(got)
+    with np.errstate(all="ignore"):
+        exact = np.asarray(formula(*[widened(a, got.dtype) for a in inputs]))
+        own = np.asarray(formula(*inputs))
+    assert got.shape == exact.shape
+    if got.size == 0:
+        return
+    wide = exact.dtype
+    unit = np.finfo(got.dtype).eps * (np.abs(exact).max() if scale is None else scale)
+    allowed = multiple * np.abs(own.astype(wide) - exact).max() + floor * unit
+    worst = np.abs(got.astype(wide) - exact).max()
+    assert worst <= allowed, f"error {worst:.3g}, allowed {allowed:.3g}"
+
+
+def widened(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Floats in a type wider than `dtype`; labels as they are."""
+    return a.astype(WIDER[dtype]) if a.dtype.kind == "f" else a
+
+
+def relative_distance(got: np.ndarray, reference: np.ndarray) -> float:
+    """||got - reference|| / ||reference||."""
+    reference = np.asarray(reference, dtype=np.float64)
+    return float(np.linalg.norm(got - reference) / np.linalg.norm(reference))
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def assert_same_bits(got: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> None:
+    got, expected = list(got), list(expected)
+    assert len(got) == len(expected)
+    for i, (a, b) in enumerate(zip(got, expected)):
+        assert same_bits(a, b), f"array {i}: largest difference {np.abs(a - b).max()}"

@@ -1,0 +1,279 @@
+"""The same numbers every time: threads, seeds, replicas, and the generator itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support import assert_same_bits, same_bits
+
+import fastmlp as fm
+from fastmlp import _core
+
+rng = np.random.RandomState(0)
+
+
+def classes(rows: int, features: int, outputs: int):
+    return rng.standard_normal((rows, features)), rng.randint(outputs, size=rows)
+
+
+# Wide, deep, tall and thin networks, each large enough to be shared between two threads.
+NETWORKS = {
+    "784-256-10": (784, [256], 10, 128),
+    "64-64-64-64": (64, [64, 64, 64], 7, 256),
+    "33-257-65": (33, [257, 65], 10, 100),
+    "512-1": (512, [512], 1, 64),
+    "3-999": (3, [999], 3, 333),
+}
+
+
+def train(
+    threads: int, features: int, hidden: list[int], outputs: int, batch: int, dtype: str
+) -> list[np.ndarray]:
+    fm.set_num_threads(threads)
+    random = np.random.RandomState(1)
+    x = random.standard_normal((3 * batch + 5, features))
+    y = random.randint(outputs, size=len(x))
+    layers = [fm.Dense(n, activation) for n, activation in zip(hidden, ("relu", "tanh", "silu"))]
+    layers += [fm.Dropout(0.1), fm.Dense(outputs)]
+    model = fm.Sequential(layers, seed=5, dtype=dtype)
+    model.compile(fm.AdamW(1e-3, clip_norm=0.5), "cross_entropy", metrics=["accuracy"])
+    history = model.fit(x, y, batch_size=batch, epochs=2, verbose=0)
+    return [
+        *model.get_weights(),
+        model.predict(x),
+        np.array(history.history["loss"]),
+        np.array(list(model.evaluate(x, y).values())),
+    ]
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_one_thread_and_several_give_the_same_bits(network, dtype, threads):
+    one = train(1, *network, dtype)
+    for count in (2, 3):
+        assert_same_bits(train(count, *network, dtype), one)
+
+
+@pytest.mark.parametrize("shape", [(512, 512, 512), (33, 1025, 257), (2048, 64, 1)], ids=str)
+def test_kernels_give_the_same_bits_on_one_thread_and_two(shape, dtype, threads):
+    m, k, n = shape
+    a = rng.standard_normal((m, k)).astype(dtype)
+    b = rng.standard_normal((k, n)).astype(dtype)
+    bias, dy = b[0].copy(), rng.standard_normal((m, n)).astype(dtype)
+    results = []
+    for count in (1, 2):
+        fm.set_num_threads(count)
+        y = fm.kernels.dense_forward(a, b, bias, "tanh")
+        results.append(
+            [
+                y,
+                *fm.kernels.dense_backward(dy, a, y, b, "tanh"),
+                fm.kernels.matmul(b, a, transpose_a=True, transpose_b=True),
+                fm.kernels.softmax(a),
+            ]
+        )
+    assert_same_bits(results[1], results[0])
+
+
+def test_the_number_of_threads_can_be_read_back(threads):
+    for count in (2, 1):
+        fm.set_num_threads(count)
+        assert fm.get_num_threads() == count
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_there_is_at_least_one_thread(count, threads):
+    before = fm.get_num_threads()
+    with pytest.raises(ValueError, match=f"set_num_threads.*{count}"):
+        fm.set_num_threads(count)
+    assert fm.get_num_threads() == before
+
+
+# Replicas: one program for R networks gives the bits of R programs for one.
+
+STAGES = [
+    {"kind": "dense", "layer": 0, "units": 33, "use_bias": True},
+    {"kind": "activation", "layer": 0, "name": "tanh", "parameter": 0.0},
+    {"kind": "dropout", "layer": 1, "rate": 0.25},
+    {"kind": "dense", "layer": 2, "units": 65, "use_bias": False},
+    {"kind": "activation", "layer": 2, "name": "silu", "parameter": 0.0},
+    {"kind": "dense", "layer": 3, "units": 5, "use_bias": True},
+    {"kind": "softmax", "layer": 3},
+]
+RULES = {
+    "momentum": {"rule": "sgd", "momentum": 0.9, "nesterov": True},
+    "adam": {"rule": "adam", "amsgrad": True, "clip_norm": 0.5},
+}
+
+
+def train_replicas(seeds: list[int], dtype: str, rule: dict) -> dict[str, np.ndarray]:
+    """Two epochs of 41 rows in batches of 16, for len(seeds) networks at once."""
+    replicas, rows, batch, features = len(seeds), 41, 16, 9
+    network = _core.Network(STAGES, features, dtype, replicas, _core.cpu())
+    update = _core.Update(**rule)
+    plan = network.plan(
+        "train", batch, loss="cross_entropy", metrics=["accuracy"], update=update, shuffle=True,
+        labels=True,
+    )  # fmt: skip
+    parameters = np.zeros((replicas, network.parameters), dtype)
+    for replica, seed in enumerate(seeds):
+        for stream, t in enumerate(network.tensors):
+            size, width = t["shape"][0], t["shape"][-1]
+            shape = (size if len(t["shape"]) == 2 else 1, width)
+            values = 0.2 * fm.kernels.random_normal(shape, dtype, seed=seed, stream=stream)
+            block = parameters[replica, t["offset"] :][: shape[0] * t["stride"]]
+            block.reshape(shape[0], t["stride"])[:, :width] = values
+    state = np.zeros(replicas, _core.step_state_dtype)
+    state["seed"], state["schedule_length"] = seeds, 1
+    data = np.random.RandomState(3)
+    arrays = {
+        "parameters": parameters,
+        **{
+            name: np.zeros_like(parameters)
+            for name in ("gradients", "moment0", "moment1", "moment2")
+        },
+        "workspace": np.full((replicas, plan.workspace), np.nan, dtype),
+        "step_state": state,
+        "input": data.standard_normal((rows, features)).astype(dtype),
+        "target": data.randint(5, size=rows).astype("int32"),
+        "learning_rates": np.array([0.05]),
+    }
+    arguments = _core.Arguments()
+    for name, array in arrays.items():
+        arguments[name] = array
+    for epoch in range(2):
+        state["row"], state["epoch"] = 0, epoch
+        assert plan.train(arguments, rows, 100, 60.0) == 3
+    return {name: arrays[name] for name in ("parameters", "moment0", "moment1")} | {
+        "sums": state["sums"].copy(), "steps": state["step"].copy()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_three_replicas_give_the_bits_of_three_single_runs(rule, dtype, threads):
+    seeds = [5, 6, 7]
+    for count in (1, 2):
+        fm.set_num_threads(count)
+        together = train_replicas(seeds, dtype, rule)
+        assert together["steps"].tolist() == [6, 6, 6]
+        for replica, seed in enumerate(seeds):
+            alone = train_replicas([seed], dtype, rule)
+            for name, array in together.items():
+                assert_same_bits([array[replica]], [alone[name][0]])
+    assert not same_bits(together["parameters"][0], together["parameters"][1])
+
+
+# Seeds.
+
+
+def trained(seed: int | None, device: str = "cpu") -> list[np.ndarray]:
+    random = np.random.RandomState(1)
+    x, y = random.standard_normal((50, 4)), random.randint(3, size=50)
+    model = fm.Sequential(
+        [fm.Dense(9, "relu"), fm.Dropout(0.5), fm.Dense(3)], seed=seed, device=device
+    )
+    model.compile("adam", "cross_entropy")
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    return model.get_weights()
+
+
+def test_the_same_seed_gives_the_same_bits(device):
+    assert_same_bits(trained(7, device), trained(7, device))
+
+
+@pytest.mark.parametrize("seeds", [(7, 8), (None, None), (0, 2**32)], ids=str)
+def test_other_seeds_give_other_numbers(seeds):
+    first, second = map(trained, seeds)
+    assert not any(same_bits(a, b) for a, b in zip(first, second))
+
+
+def test_layers_of_one_shape_start_with_different_numbers():
+    model = fm.Sequential([fm.Dense(8), fm.Dense(8), fm.Dense(8)], seed=0)
+    model.build(8)
+    kernels = model.get_weights()[::2]
+    assert not same_bits(kernels[0], kernels[1])
+    assert not same_bits(kernels[1], kernels[2])
+
+
+def test_each_part_of_the_seed_counts():
+    for dropout, shuffle, initial in ((0.5, False, False), (0.0, True, False), (0.0, False, True)):
+        results = []
+        for seed in (1, 2):
+            random = np.random.RandomState(1)
+            x, y = random.standard_normal((50, 4)), random.standard_normal((50, 1))
+            model = fm.Sequential(
+                [fm.Dense(9, "relu"), fm.Dropout(dropout), fm.Dense(1)], seed=seed
+            )
+            model.build(4)
+            if not initial:
+                start = np.random.RandomState(2)
+                model.set_weights([start.standard_normal(w.shape) for w in model.get_weights()])
+            model.compile("sgd", "mse")
+            model.fit(x, y, batch_size=8, shuffle=shuffle, verbose=0)
+            results.append(model.get_weights())
+        assert not same_bits(results[0][0], results[1][0])
+
+
+def test_numpy_s_global_random_state_is_left_alone():
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    trained(7)
+    trained(None)
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+# The generator.
+
+
+def test_numbers_are_philox_4x32_10():
+    # The known answer for key 0 and counter 0 (Random123's kat_vectors) is
+    # 6627e8d5 e169c58d bc57ac4c 9b00dbd8; 53 of each 64 bits make a double in [0, 1).
+    expected = [(0x6627E8D5E169C58D >> 11) * 2.0**-53, (0xBC57AC4C9B00DBD8 >> 11) * 2.0**-53]
+    got = fm.kernels.random_uniform((2,), "float64", seed=0, stream=0)
+    assert got.tolist() == expected
+
+
+def test_uniform_and_normal_numbers_have_their_moments():
+    # 4 standard errors: 4 / sqrt(n) times the deviation of what is averaged.
+    n = 200_000
+    uniform = fm.kernels.random_uniform((n,), "float64", seed=1, stream=2)
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    assert abs(uniform.mean() - 0.5) < 4 / np.sqrt(12 * n)
+    normal = fm.kernels.random_normal((n,), "float64", seed=1, stream=3)
+    assert abs(normal.mean()) < 4 / np.sqrt(n)
+    assert abs(normal.var() - 1) < 4 * np.sqrt(2 / n)
+    assert abs((normal**4).mean() - 3) < 4 * np.sqrt(96 / n)
+    assert abs(np.corrcoef(normal[1:], normal[:-1])[0, 1]) < 4 / np.sqrt(n)
+
+
+def test_uniform_float32_never_rounds_up_to_one():
+    assert fm.kernels.random_uniform((1_000_000,), "float32", seed=0, stream=0).max() < 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 33, 256, 257, 1000, 10_007])
+def test_a_permutation_has_every_row_once(n):
+    order = fm.kernels.permutation(n, seed=3, epoch=0)
+    assert order.dtype == np.int64
+    assert sorted(order.tolist()) == list(range(n))
+
+
+def test_permutations_depend_on_seed_and_epoch_and_look_random():
+    orders = [fm.kernels.permutation(1000, seed=s, epoch=e) for s, e in ((0, 0), (0, 1), (1, 0))]
+    rows = np.arange(1000)
+    for i, order in enumerate(orders):
+        # The number of fixed points and of adjacent pairs kept is about 1 in a random order, and
+        # the correlation with the identity is 0 within 4 / sqrt(n).
+        assert (order == rows).sum() < 8
+        assert (np.diff(order) == 1).sum() < 8
+        assert abs(np.corrcoef(order, rows)[0, 1]) < 4 / np.sqrt(1000)
+        for other in orders[:i]:
+            assert (order == other).sum() < 8
+
+
+def test_every_order_of_three_rows_is_about_as_likely():
+    counts: dict[tuple[int, ...], int] = {}
+    for epoch in range(6000):
+        order = tuple(fm.kernels.permutation(3, seed=0, epoch=epoch).tolist())
+        counts[order] = counts.get(order, 0) + 1
+    # Six orders, 1000 each with a deviation of sqrt(6000 * 1/6 * 5/6) = 29.
+    assert len(counts) == 6
+    assert all(abs(count - 1000) < 5 * 29 for count in counts.values())
