@@ -590,7 +590,6 @@ class TestProgress:
         progress = Progress("auto", file)
         progress.begin_epoch(0, 4, 100)
         progress.update(100, {"loss": 0.5, "accuracy": 0.75, "learning_rate": 0.1})
-        progress._bar.refresh()
         shown = file.getvalue().rpartition("\r")[2]
         progress.close()
         assert shown.startswith("epoch 1/4 ")
@@ -600,32 +599,74 @@ class TestProgress:
         # A quarter of all epochs: of the ten characters two are full and one is half full.
         assert shown.split()[2] == "██▌"
 
+    def test_the_bar_covers_the_epochs_that_are_to_come(self, monkeypatch):
+        monkeypatch.setattr(Progress, "BAR_SECONDS", 0.0)
+        file = Terminal()
+        progress = Progress("auto", file)
+        progress.begin_epoch(2, 7, 100)
+        progress.update(100, {})
+        progress.begin_epoch(3, 7, 100)
+        progress.update(50, {})
+        shown = file.getvalue().rpartition("\r")[2]
+        progress.close()
+        assert shown.startswith("epoch 4/7 ")
+        assert shown.split()[2] == "███"  # 150 of 500 rows
+
     def test_the_bar_is_gone_in_the_end_and_the_last_epoch_stays(self):
         file = Terminal()
         progress = Progress("auto", file)
         show(progress, epochs=5)
         progress.close()
         lines = file.getvalue().splitlines()
-        assert any(line.startswith("epoch 5/5: loss 0.0312, val_loss 0.0625, ") for line in lines)
+        assert any(line == "epoch 5/5: loss 0.0312, val_loss 0.0625" for line in lines)
         assert lines[-1].strip() == ""
         before = file.getvalue()
         progress.close()
         assert file.getvalue() == before
 
-    def test_fast_epochs_share_a_line(self):
+    @pytest.mark.parametrize(
+        ("seconds", "lines"),
+        # Half a second apart at least: of epochs of 0.3 s every other one, and the last.
+        [(0.6, [1, 2, 3, 4, 5, 6, 7]), (0.3, [2, 4, 6, 7]), (0.01, [7])],
+    )
+    def test_fast_epochs_share_a_line(self, monkeypatch, seconds, lines):
+        now = 0.0
+        monkeypatch.setattr("time.perf_counter", lambda: now)
         file = Terminal()
         progress = Progress("auto", file)
-        show(progress, epochs=500)
+        for epoch in range(7):
+            progress.begin_epoch(epoch, 7, 100)
+            progress.update(50, {"loss": 1.0})
+            now += seconds
+            progress.update(100, {"loss": 1.0})
+            progress.end_epoch({"loss": 1.0, "val_loss": 1.0})
         progress.close()
-        assert file.getvalue().count("val_loss") < 50
+        shown = [line for line in file.getvalue().splitlines() if "val_loss" in line]
+        assert [line.split("/")[0] for line in shown] == [f"epoch {epoch}" for epoch in lines]
 
-    def test_slow_epochs_leave_a_line_each(self, monkeypatch):
-        monkeypatch.setattr(Progress, "LINE_SECONDS", 0.0)
+    def test_fast_steps_share_a_drawing_of_the_bar(self, monkeypatch):
+        now = 0.0
+        monkeypatch.setattr("time.perf_counter", lambda: now)
         file = Terminal()
         progress = Progress("auto", file)
-        show(progress, epochs=5)
+        progress.begin_epoch(0, 1, 1000)
+        before = file.getvalue().count("\r")
+        for step in range(1000):
+            now += 0.01
+            progress.update(step + 1, {"loss": 1.0})
+        drawn = file.getvalue().count("\r") - before
         progress.close()
-        assert file.getvalue().count("val_loss") == 5
+        assert 80 <= drawn <= 101  # ten a second, in ten seconds
+
+    def test_figures_added_later_are_not_shown(self):
+        file = Terminal()
+        progress = Progress("auto", file)
+        logs = {"loss": 1.0}
+        progress.begin_epoch(0, 1, 10)
+        progress.end_epoch(logs)
+        logs["a callback's own"] = "no number"
+        progress.close()
+        assert "epoch 1/1: loss 1.0000" in file.getvalue()
 
     def test_quiet_without_a_terminal(self):
         file = io.StringIO()
@@ -641,11 +682,14 @@ class TestProgress:
         progress.close()
         assert file.getvalue() == ""
 
-    def test_quiet_without_a_console(self, monkeypatch):
-        monkeypatch.setattr(sys, "stderr", None)
-        progress = Progress(1)
-        show(progress)
-        progress.close()
+    @pytest.mark.parametrize("verbose", ["auto", 1, 2])
+    def test_quiet_without_a_console(self, monkeypatch, capsys, verbose):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", None)
+            progress = Progress(verbose)
+            show(progress)
+            progress.close()
+        assert capsys.readouterr() == ("", "")
 
     def test_standard_error_is_the_default(self, capsys):
         show(Progress(2), epochs=1)

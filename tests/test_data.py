@@ -166,6 +166,12 @@ class TestTrainTestSplit:
         _, test = train_test_split(labels, test_size=5, stratify=labels)
         assert np.bincount(test).tolist() == [2, 2, 1]
 
+    @pytest.mark.parametrize("test_size", [2, 4])
+    def test_stratified_parts_may_be_as_small_as_one_row_of_each_class(self, test_size):
+        labels = [0, 0, 0, 1, 1, 1]
+        _, test = train_test_split(np.array(labels), test_size=test_size, stratify=labels)
+        assert np.bincount(test).tolist() == [test_size / 2] * 2
+
     def test_stratified_rows_are_random_and_complete(self):
         labels = np.tile([0, 1], 20)
         parts = [
@@ -237,6 +243,12 @@ class TestTrainTestSplit:
                 {"stratify": [0, 0, 1, 1, 2, 2], "test_size": 2},
                 ValueError,
                 "both parts need a row of each of 3 classes, got 4 and 2 rows",
+            ),
+            (
+                [np.zeros(6)],
+                {"stratify": [0, 0, 1, 1, 2, 2], "test_size": 4},
+                ValueError,
+                "both parts need a row of each of 3 classes, got 2 and 4 rows",
             ),
         ],
     )

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from support import assert_same_bits, same_bits
@@ -21,7 +26,7 @@ NETWORKS = {
     "784-256-10": (784, [256], 10, 128),
     "64-64-64-64": (64, [64, 64, 64], 7, 256),
     "33-257-65": (33, [257, 65], 10, 100),
-    "512-1": (512, [512], 1, 64),
+    "512-2": (512, [512], 2, 64),
     "3-999": (3, [999], 3, 333),
 }
 
@@ -88,6 +93,71 @@ def test_there_is_at_least_one_thread(count, threads):
     assert fm.get_num_threads() == before
 
 
+# Memory and processes.
+
+
+class PoisonedNumPy:
+    """NumPy whose uninitialised arrays are full of NaN (or of absurd integers)."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    @staticmethod
+    def empty(shape, dtype=float):
+        return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 2**31 - 1, dtype)
+
+
+def test_what_lay_in_memory_before_does_not_matter(monkeypatch, dtype):
+    expected = train(1, 9, [33, 7], 5, 16, dtype)
+    monkeypatch.setattr(fm.device.get("cpu"), "xp", PoisonedNumPy())
+    assert_same_bits(train(1, 9, [33, 7], 5, 16, dtype), expected)
+
+
+def test_models_in_several_python_threads(threads):
+    fm.set_num_threads(2)
+    expected = train(2, *NETWORKS["64-64-64-64"], "float32")
+    with ThreadPoolExecutor(3) as pool:
+        for result in pool.map(lambda _: train(2, *NETWORKS["64-64-64-64"], "float32"), range(3)):
+            assert_same_bits(result, expected)
+
+
+def test_one_model_called_from_several_python_threads():
+    model = fm.Sequential([fm.Dense(300, "tanh"), fm.Dense(10)], seed=0)
+    x = rng.standard_normal((500, 100)).astype("float32")
+    expected = [model.predict(x), model(x), model(x[3])]
+    with ThreadPoolExecutor(3) as pool:
+        for result in pool.map(lambda _: [model.predict(x), model(x), model(x[3])], range(60)):
+            assert_same_bits(result, expected)
+
+
+FORK = """
+import os, sys
+import numpy as np
+import fastmlp as fm
+
+def train():
+    model = fm.Sequential([fm.Dense(256, "relu"), fm.Dense(10)], seed=0)
+    model.compile("adam", "mse")
+    data = np.random.RandomState(0)
+    model.fit(data.standard_normal((256, 200)), data.standard_normal((256, 10)), verbose=0)
+    return b"".join(w.tobytes() for w in model.get_weights())
+
+fm.set_num_threads(2)
+expected = train()
+child = os.fork()
+if child == 0:
+    os._exit(0 if train() == expected else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert train() == expected
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_trains_to_the_same_bits():
+    # In a process of its own, since Python warns of forks beside threads; a hang is a failure.
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=60)
+
+
 # Replicas: one program for R networks gives the bits of R programs for one.
 
 STAGES = [
@@ -105,6 +175,17 @@ RULES = {
 }
 
 
+def padding(network: _core.Network) -> np.ndarray:
+    """Which elements of a flat array belong to no parameter; they are 0 and stay 0."""
+    unused = np.ones(network.parameters, bool)
+    for t in network.tensors:
+        rows, width = (1, *t["shape"])[-2:]
+        block = unused[t["offset"] :][: rows * t["stride"]].reshape(rows, t["stride"])
+        block[:, :width] = False
+    assert unused.any()
+    return unused
+
+
 def train_replicas(seeds: list[int], dtype: str, rule: dict) -> dict[str, np.ndarray]:
     """Two epochs of 41 rows in batches of 16, for len(seeds) networks at once."""
     replicas, rows, batch, features = len(seeds), 41, 16, 9
@@ -117,11 +198,10 @@ def train_replicas(seeds: list[int], dtype: str, rule: dict) -> dict[str, np.nda
     parameters = np.zeros((replicas, network.parameters), dtype)
     for replica, seed in enumerate(seeds):
         for stream, t in enumerate(network.tensors):
-            size, width = t["shape"][0], t["shape"][-1]
-            shape = (size if len(t["shape"]) == 2 else 1, width)
-            values = 0.2 * fm.kernels.random_normal(shape, dtype, seed=seed, stream=stream)
-            block = parameters[replica, t["offset"] :][: shape[0] * t["stride"]]
-            block.reshape(shape[0], t["stride"])[:, :width] = values
+            rows_of_t, width = (1, *t["shape"])[-2:]
+            block = parameters[replica, t["offset"] :][: rows_of_t * t["stride"]]
+            values = fm.kernels.random_normal((rows_of_t, width), dtype, seed=seed, stream=stream)
+            block.reshape(rows_of_t, t["stride"])[:, :width] = 0.2 * values
     state = np.zeros(replicas, _core.step_state_dtype)
     state["seed"], state["schedule_length"] = seeds, 1
     data = np.random.RandomState(3)
@@ -143,6 +223,8 @@ def train_replicas(seeds: list[int], dtype: str, rule: dict) -> dict[str, np.nda
     for epoch in range(2):
         state["row"], state["epoch"] = 0, epoch
         assert plan.train(arguments, rows, 100, 60.0) == 3
+    for name in ("parameters", "gradients", "moment0", "moment1"):
+        assert (arrays[name][:, padding(network)] == 0).all()
     return {name: arrays[name] for name in ("parameters", "moment0", "moment1")} | {
         "sums": state["sums"].copy(), "steps": state["step"].copy()
     }  # fmt: skip

@@ -29,6 +29,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 
 def trained() -> fm.Sequential:
+    """A model on its way: built, compiled, with moments and a dropout counter."""
     layers = [fm.Dense(6, "relu"), fm.Dropout(0.2), fm.Dense(3)]
     model = fm.Sequential(layers, seed=1)
     model.compile(fm.Adam(0.01), "cross_entropy", metrics=["accuracy"])
@@ -36,39 +37,64 @@ def trained() -> fm.Sequential:
     return model
 
 
+OTHER = trained()  # another model, alive as long as the tests run
 FIVE = np.zeros((ROWS, 5))
-TEXT, OBJECTS = np.full((ROWS, 4), "1.5"), np.full((ROWS, 4), None)
-COMPLEX = np.zeros((ROWS, 4), complex)
-DATES = np.zeros((ROWS, 4), "datetime64[s]")
-RAGGED = [[1.0, 2.0, 3.0, 4.0], [1.0, 2.0]]
 
-# What is asked of a model that was built for 4 features and 3 classes, and how it must answer.
+
+def assert_refused(call, error, says) -> None:
+    """One sentence that says so; the model is as before, and so is all that training goes on from:
+    optimizer, step, epoch and random numbers."""
+    model, twin = trained(), trained()
+    with pytest.raises(error) as caught:
+        call(model)
+    message = str(caught.value)
+    assert re.search(says, message), message
+    assert "\n" not in message
+    assert len(model) == len(twin)
+    assert_same_bits(model.get_weights(), twin.get_weights())
+    histories = [
+        m.fit(X, LABELS, batch_size=8, initial_epoch=2, epochs=3, verbose=0).history
+        for m in (model, twin)
+    ]
+    assert histories[0] == histories[1]
+    assert_same_bits(model.get_weights(), twin.get_weights())
+
+
+# Features, rank and kind of x, in every method that takes it. The model was built for 4 features.
+
+TAKING_X = {
+    "fit": lambda m, x: m.fit(x, LABELS),
+    "train_on_batch": lambda m, x: m.train_on_batch(x, LABELS),
+    "evaluate": lambda m, x: m.evaluate(x, LABELS),
+    "predict": lambda m, x: m.predict(x),
+    "forward": lambda m, x: m.forward(x),
+    "call": lambda m, x: m(x),
+}
+BAD_X = {
+    "5 features": (FIVE, ValueError, "Dense: input has 5 features, but this layer was built for 4"),
+    "rank 3": (np.zeros((ROWS, 2, 2)), ValueError, r"\(20, 2, 2\)"),
+    "strings": (np.full((ROWS, 4), "1.5"), TypeError, "real numbers"),
+    "objects": (np.full((ROWS, 4), None), TypeError, "real numbers.*object"),
+    "complex": (np.zeros((ROWS, 4), complex), TypeError, "real numbers.*complex"),
+    "dates": (np.zeros((ROWS, 4), "datetime64[s]"), TypeError, "real numbers.*datetime"),
+    "ragged": ([[1.0, 2.0, 3.0, 4.0]] * (ROWS - 1) + [[1.0, 2.0]], ValueError, "no regular array"),
+    "a number": (3.0, ValueError, "single value"),
+    "None": (None, TypeError, "real numbers|None"),
+}
+
+
+@pytest.mark.parametrize("x, error, says", BAD_X.values(), ids=BAD_X)
+@pytest.mark.parametrize("method", TAKING_X)
+def test_x_must_be_rows_of_real_numbers(method, x, error, says):
+    assert_refused(lambda m: TAKING_X[method](m, x), error, says)
+
+
+# Everything else that can be asked of that model, which has 3 classes.
+
 CALLS = {
-    # Features, rank and kind of x, in every method that takes it.
-    **{
-        f"{method}: {name}": (
-            lambda m, method=method, x=x: (
-                getattr(m, method)(x) if method in ("predict", "forward", "__call__")
-                else getattr(m, method)(x, LABELS[: len(x)])
-            ),
-            error, says,
-        )
-        for method in ("fit", "train_on_batch", "evaluate", "predict", "forward", "__call__")
-        for name, x, error, says in (
-            ("5 features", FIVE, ValueError, r"Dense: input has 5 features, but .* built for 4"),
-            ("rank 3", np.zeros((ROWS, 2, 2)), ValueError, r"\(20, 2, 2\)"),
-            ("strings", TEXT, TypeError, "(?i)numbers|string|str"),
-            ("objects", OBJECTS, TypeError, "object"),
-            ("complex", COMPLEX, TypeError, "complex"),
-            ("dates", DATES, TypeError, "datetime"),
-            ("ragged", RAGGED, (TypeError, ValueError), "."),
-            ("a number", 3.0, ValueError, "."),
-            ("None", None, TypeError, "None"),
-        )
-    },
-    "predict: a vector of 5": (lambda m: m.predict(np.zeros(5)), ValueError, "5 features.*4"),
-    "call: a vector of 5": (lambda m: m(np.zeros(5)), ValueError, "5 features.*4"),
-    "fit: a vector": (lambda m: m.fit(np.zeros(4), [0]), ValueError, r"\(4,\)"),
+    "predict: a vector of 5": (lambda m: m.predict(np.zeros(5)), ValueError, r"\(5,\).*4"),
+    "call: a vector of 5": (lambda m: m(np.zeros(5)), ValueError, r"\(5,\).*4"),
+    "fit: a vector": (lambda m: m.fit(np.zeros(4), LABELS[:4]), ValueError, r"\(4,\)"),
     # Labels.
     "fit: label too large": (
         lambda m: m.fit(X, with_value(LABELS, 3, 12)), ValueError,
@@ -99,7 +125,7 @@ CALLS = {
     "fit: text labels": (lambda m: m.fit(X, LABELS.astype(str)), TypeError, "."),
     "fit: object labels": (lambda m: m.fit(X, LABELS.astype(object)), TypeError, "object"),
     "fit: two columns": (lambda m: m.fit(X, np.zeros((ROWS, 2))), ValueError, "3.*2|2.*3"),
-    "fit: no target": (lambda m: m.fit(X, None), TypeError, "None"),
+    "fit: no target": (lambda m: m.fit(X, None), TypeError, "None|object"),
     # Numbers that are none.
     "fit: nan": (lambda m: m.fit(with_value(X, (7, 2), np.nan), LABELS), ValueError, "(?i)nan"),
     "fit: infinity": (lambda m: m.fit(with_value(X, (7, 2), np.inf), LABELS), ValueError, "inf"),
@@ -141,7 +167,7 @@ CALLS = {
     **{
         f"fit: validation_split of {split}": (
             lambda m, split=split: m.fit(X, LABELS, validation_split=split), ValueError,
-            f"validation_split.*{split}",
+            f"validation_split.*{split:g}",
         )
         for split in (1.0, -0.1, 1.5)
     },
@@ -152,21 +178,21 @@ CALLS = {
         lambda m: m.fit(X, LABELS, validation_data=(FIVE, LABELS)), ValueError, "5.*4"
     ),
     "fit: sample_weight length": (
-        lambda m: m.fit(X, LABELS, sample_weight=np.ones(19)), ValueError, "sample_weight.*19"
+        lambda m: m.fit(X, LABELS, sample_weight=np.ones(19)), ValueError, "sample.weight.*19"
     ),
     "fit: sample_weight rank": (
-        lambda m: m.fit(X, LABELS, sample_weight=np.ones((20, 3))), ValueError, "sample_weight"
+        lambda m: m.fit(X, LABELS, sample_weight=np.ones((20, 3))), ValueError, "sample.weight"
     ),
     "fit: sample_weight negative": (
         lambda m: m.fit(X, LABELS, sample_weight=with_value(np.ones(20), 4, -1.0)), ValueError,
-        "sample_weight.*-1",
+        "sample.weight.*-1",
     ),
     "fit: sample_weight nan": (
         lambda m: m.fit(X, LABELS, sample_weight=with_value(np.ones(20), 4, np.nan)), ValueError,
-        "sample_weight",
+        "sample.weight",
     ),
     "fit: sample_weight text": (
-        lambda m: m.fit(X, LABELS, sample_weight=np.full(20, "1")), TypeError, "sample_weight"
+        lambda m: m.fit(X, LABELS, sample_weight=np.full(20, "1")), TypeError, "sample.weight"
     ),
     "fit: class_weight key": (
         lambda m: m.fit(X, LABELS, class_weight={7: 1.0}), ValueError, "class_weight.*7"
@@ -192,7 +218,7 @@ CALLS = {
     "compile: a class": (lambda m: m.compile(fm.Adam, "mse"), TypeError, "Adam"),
     "compile: a number for a loss": (lambda m: m.compile("adam", 3), TypeError, "loss.*"),
     "compile: an optimizer of another model": (
-        lambda m: m.compile(trained().optimizer, "mse"), ValueError, "optimizer|model"
+        lambda m: m.compile(OTHER.optimizer, "mse"), RuntimeError, "another model"
     ),
     # Weights.
     "set_weights: count": (lambda m: m.set_weights(m.get_weights()[:3]), ValueError, "4.*3"),
@@ -233,7 +259,7 @@ CALLS = {
     "out: rank": (lambda m: m(X[0], out=OUT[:1]), ValueError, r"\(1, 3\)"),
     "out: list": (lambda m: m(X, out=OUT.tolist()), TypeError, "list"),
     # Structure.
-    "add: no layer": (lambda m: m.add("relu"), TypeError, "(?i)layer.*(str|'relu')"),
+    "add: no layer": (lambda m: m.add(3), TypeError, "layer.*int"),
     "add: a class": (lambda m: m.add(fm.Dense), TypeError, "Dense"),
     "build: other features": (lambda m: m.build(5), ValueError, "5.*4|4.*5"),
     "to: device": (lambda m: m.to("tpu"), ValueError, "device.*tpu"),
@@ -243,25 +269,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call, error, says", CALLS.values(), ids=CALLS)
 def test_a_wrong_call_is_refused_in_words_and_changes_nothing(call, error, says):
-    model, twin = trained(), trained()
-    history = len(model)
-    with pytest.raises(error) as caught:
-        call(model)
-    message = str(caught.value)
-    assert re.search(says, message), message
-    assert "\n" not in message
-    assert message[-1:] != "."  # one plain sentence
-    assert len(model) == history
-    assert_same_bits(model.get_weights(), twin.get_weights())
-    # Training goes on alike: optimizer, step and epoch are where they were. Dropout is not: a
-    # forward pass that was made before the wrong call counts.
-    scores = [
-        m.fit(X, LABELS, batch_size=8, initial_epoch=2, epochs=3, verbose=0).history
-        for m in (model, twin)
-    ]
-    if "backward" not in str(call.__code__.co_names):
-        assert scores[0] == scores[1]
-        assert_same_bits(model.get_weights(), twin.get_weights())
+    assert_refused(call, error, says)
 
 
 # What cannot even be made.
@@ -285,10 +293,13 @@ MAKING = {
     "Sequential: a number": (lambda: fm.Sequential([3]), TypeError, "(?i)layer.*3|layer.*int"),
     "Sequential: device": (lambda: fm.Sequential(device="tpu"), ValueError, "device.*tpu"),
     "Sequential: dtype": (lambda: fm.Sequential(dtype="int8"), ValueError, "dtype.*int8"),
+    "Sequential: no dtype": (lambda: fm.Sequential(dtype="foo"), ValueError, "dtype.*foo"),
     "Sequential: precision": (
         lambda: fm.Sequential(precision="fp4"), ValueError, "precision.*fp4"
     ),
     "Sequential: seed": (lambda: fm.Sequential(seed=1.5), TypeError, r"seed.*1\.5"),
+    "Sequential: negative seed": (lambda: fm.Sequential(seed=-1), ValueError, "seed.*-1"),
+    "Sequential: huge seed": (lambda: fm.Sequential(seed=2**70), ValueError, r"seed.*2\*\*64"),
     "Sequential: a second Input": (
         lambda: fm.Sequential([fm.Dense(3), fm.Input(4)]), ValueError, "Input"
     ),
@@ -315,8 +326,8 @@ UNBUILT = {
     "fit": (lambda m: m.fit(X, LABELS), RuntimeError, "compile"),
     "train_on_batch": (lambda m: m.train_on_batch(X, LABELS), RuntimeError, "compile"),
     "evaluate": (lambda m: m.evaluate(X, LABELS), RuntimeError, "compile"),
-    "backward": (lambda m: m.backward(np.zeros((ROWS, 3))), RuntimeError, "forward"),
-    "gradients": (lambda m: m.gradients(), RuntimeError, "(?i)backward|gradient"),
+    "backward": (lambda m: m.backward(np.zeros((ROWS, 3))), RuntimeError, "built"),
+    "gradients": (lambda m: m.gradients(), RuntimeError, "built"),
     "get_weights": (lambda m: m.get_weights(), RuntimeError, "build|built"),
     "kernel": (lambda m: m[0].kernel, RuntimeError, "build|built"),
 }
@@ -337,7 +348,7 @@ def test_cuda_that_is_not_there_says_what_to_install():
     if fm.cuda.is_available():
         pytest.skip("there is a GPU")
     for call in (lambda: fm.Sequential(device="cuda"), lambda: trained().to("cuda")):
-        with pytest.raises(RuntimeError, match=r"(?i)cuda.*install|install.*cuda|gpu"):
+        with pytest.raises(RuntimeError, match="CUDA"):
             call()
 
 
@@ -346,7 +357,7 @@ def test_a_regression_target_must_match_the_outputs():
     model = fm.Sequential([fm.Dense(3)], seed=0)
     model.compile("sgd", "mse")
     for target in (np.zeros(ROWS), np.zeros((ROWS, 1)), np.zeros((3, ROWS))):
-        with pytest.raises(ValueError, match="mse"):
+        with pytest.raises(ValueError, match="mse|rows"):
             model.fit(X, target, verbose=0)
 
 
@@ -370,6 +381,6 @@ def test_a_loss_of_one_s_own_must_return_what_it_should():
         model.compile("sgd", bad)
         model.build(4)
         before = model.get_weights()
-        with pytest.raises((TypeError, ValueError), match="loss"):
+        with pytest.raises((TypeError, ValueError), match="loss|gradient|number"):
             model.fit(X, np.zeros((ROWS, 3)), verbose=0)
         assert_same_bits(model.get_weights(), before)

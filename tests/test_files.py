@@ -252,6 +252,9 @@ DAMAGE = {
     "metadata is json of another kind": lambda h: h["__metadata__"].update(
         dict.fromkeys(h["__metadata__"], "[1, 2]")
     ),
+    "metadata nests too deeply": lambda h: h["__metadata__"].update(
+        dict.fromkeys(h["__metadata__"], "[" * 100_000)
+    ),
     "a tensor is missing": lambda h: h.pop("0.kernel"),
     "a tensor has another name": lambda h: h.update({"9.kernel": h.pop("0.kernel")}),
     "a tensor has another shape": lambda h: h["0.kernel"].update(

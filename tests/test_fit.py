@@ -119,6 +119,37 @@ def test_the_loop_written_out_for_other_losses(loss, device):
     assert_same_bits(by_hand.get_weights(), fitted.get_weights())
 
 
+def own_mse(prediction, target, sample_weight=None):
+    return fm.losses.mse(prediction, target, sample_weight)
+
+
+def test_a_loss_of_one_s_own_gives_the_bits_of_the_loop_and_of_the_built_in_one(device):
+    models = [regressor(fm.Adam(0.01), loss, device=device) for loss in (own_mse, "mse")]
+    histories = [m.fit(X, NUMBERS, batch_size=BATCH, epochs=EPOCHS, verbose=0) for m in models]
+    by_hand = regressor(device=device)
+    loop(by_hand, fm.Adam(0.01), own_mse, X, NUMBERS)
+    for model in models:
+        assert_same_bits(model.get_weights(), by_hand.get_weights())
+    own, built_in = (history.history["loss"] for history in histories)
+    assert own == pytest.approx(built_in, rel=1e-14)
+
+
+def test_metrics_and_weights_beside_a_loss_of_one_s_own():
+    weight = np.random.RandomState(1).uniform(size=ROWS)
+    histories = []
+    for loss in (own_mse, "mse"):
+        model = regressor(fm.SGD(0.0), loss, metrics=["mae", "rmse"])
+        histories.append(
+            model.fit(
+                X, NUMBERS, batch_size=BATCH, sample_weight=weight, validation_split=0.2, verbose=0
+            ).history
+        )
+    own, built_in = histories
+    assert own.keys() == built_in.keys()
+    for name in own:
+        assert own[name] == pytest.approx(built_in[name], rel=1e-12)
+
+
 def test_train_on_batch_gives_the_bits_of_fit(device):
     fitted, stepped = classifier(device=device), classifier(device=device)
     fitted.fit(X, LABELS, batch_size=BATCH, epochs=1, shuffle=False, verbose=0)
@@ -231,6 +262,17 @@ def test_validation_split_takes_the_last_rows():
     )  # fmt: skip
     assert a.history == b.history
     assert_same_bits(split.get_weights(), given.get_weights())
+
+
+def test_validation_split_with_weights_takes_their_last_rows_too():
+    split, given = regressor(), regressor()
+    weight = np.random.RandomState(1).uniform(size=ROWS)
+    a = split.fit(X, NUMBERS, sample_weight=weight, validation_split=0.25, verbose=0)
+    b = given.fit(
+        X[:77], NUMBERS[:77], sample_weight=weight[:77],
+        validation_data=(X[77:], NUMBERS[77:], weight[77:]), verbose=0,
+    )  # fmt: skip
+    assert a.history == b.history
 
 
 def test_validation_changes_no_bit_of_training():
@@ -408,9 +450,9 @@ def test_ctrl_c_in_the_middle_of_one_long_epoch():
     x = np.random.RandomState(0).standard_normal((2_000_000, 4)).astype("float32")
     model = fm.Sequential([fm.Dense(16, "relu"), fm.Dense(1)], seed=0)
     model.compile("sgd", "mse")
-    timer = threading.Timer(0.2, _thread.interrupt_main)
-    timer.start()
-    history = model.fit(x, x[:, 0], batch_size=4, epochs=3, verbose=0)
+    timer = threading.Timer(0.1, _thread.interrupt_main)
+    soon = Events(("epoch begin", 0), timer.start)
+    history = model.fit(x, x[:, 0], batch_size=1, callbacks=[soon], verbose=0)
     assert history.interrupted
     assert history.epoch == []
     assert all(np.isfinite(w).all() for w in model.get_weights())
@@ -448,16 +490,21 @@ def test_fit_works_outside_the_main_thread():
 
 def test_a_loss_that_becomes_nan_stops_before_its_update():
     # In float32 the squares of errors above 1.9e19 overflow. A target of 1e30 in the third batch.
+    # Dropout shows that the random numbers of the step that was given up are drawn again.
     y = NUMBERS.astype("float32")
     y[2 * BATCH + 3] = 1e30
-    model, twin = regressor(dtype="float32"), regressor(dtype="float32")
+    model, twin = (
+        fm.Sequential([fm.Dense(9, "tanh"), fm.Dropout(0.5), fm.Dense(2)], seed=7) for _ in range(2)
+    )
+    for m in (model, twin):
+        m.compile(fm.Adam(0.01), "mse")
     with pytest.raises(FloatingPointError, match="epoch 0.*step 2"):
         model.fit(X, y, batch_size=BATCH, epochs=3, shuffle=False, verbose=0)
     for i in range(2):
         twin.train_on_batch(*(a[i * BATCH : (i + 1) * BATCH] for a in (X, y)))
     assert_same_bits(model.get_weights(), twin.get_weights())
     for m in (model, twin):
-        m.train_on_batch(X[:9], y[:9])
+        m.fit(X[:20], y[:20], batch_size=8, epochs=2, verbose=0)
     assert_same_bits(model.get_weights(), twin.get_weights())
 
 
@@ -466,6 +513,7 @@ def test_a_learning_rate_that_is_far_too_large():
     model, twin = regressor(fm.SGD(1e30), dtype="float32"), regressor(fm.SGD(1e30), dtype="float32")
     with pytest.raises(FloatingPointError, match="epoch 1.*step 0"):
         model.fit(X, NUMBERS, batch_size=ROWS, epochs=5, shuffle=False, verbose=0)
+    assert model.history.epoch == [0]
     twin.train_on_batch(X, NUMBERS)
     assert_same_bits(model.get_weights(), twin.get_weights())
 
@@ -576,6 +624,13 @@ def test_silence(capfd):
     model.fit(X, LABELS, epochs=2, verbose=0)
     model.fit(X, LABELS, epochs=2)  # "auto" is quiet where there is no terminal
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_with_loss_and_metrics(capfd):
+    classifier(metrics=["accuracy"]).fit(X, LABELS, epochs=2, verbose=1)
+    text = capfd.readouterr().err
+    assert "loss" in text
+    assert "accuracy" in text
 
 
 def test_one_line_an_epoch(capfd):

@@ -94,6 +94,10 @@ def test_scale_as_a_numpy_scalar_does_not_widen():
     assert values.dtype == np.float32
 
 
+def test_a_single_input():
+    assert abs(initializers.HeUniform()((1, 3000), seed=0)).max() == pytest.approx(6**0.5, rel=1e-2)
+
+
 def test_a_bias_counts_as_its_own_fan():
     # As in Keras: (n,) has fan in and fan out n, so the bound of GlorotUniform is sqrt(6 / 2n).
     values = initializers.GlorotUniform()((30_000,), seed=0)
@@ -106,6 +110,10 @@ class TestSeed:
         a, b = (initializer((33, 7), seed=5, stream=2) for _ in range(2))
         assert a.tobytes() == b.tobytes()
         assert a is not b
+
+    def test_the_stream_is_0_unless_given(self, initializer):
+        a, b = initializer((33, 7), seed=5), initializer((33, 7), seed=5, stream=0)
+        assert a.tobytes() == b.tobytes()
 
     def test_another_seed_or_stream_gives_others(self, initializer):
         a = initializer((100, 100), seed=5, stream=2)

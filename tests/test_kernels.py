@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -486,6 +490,24 @@ def test_several_python_threads_at_once():
     with ThreadPoolExecutor(3) as pool:
         results = list(pool.map(lambda _: K.dense_forward(a, b, None, "tanh"), range(150)))
     assert_same_bits(results, [expected] * 150)
+
+
+INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
+NARROWER = INSTRUCTION_SETS[: INSTRUCTION_SETS.index(fm.show_config()["instruction_set"])]
+
+
+@pytest.mark.skipif("FASTMLP_ISA" in os.environ, reason="one instruction set is forced already")
+@pytest.mark.parametrize("instruction_set", NARROWER)
+def test_narrower_instruction_sets(instruction_set):
+    """Kernels, losses and gradients again, as on a machine that has less than this one."""
+    files = [
+        Path(__file__).with_name(f"test_{name}.py") for name in ("kernels", "losses", "gradients")
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(
+        command, env={**os.environ, "FASTMLP_ISA": instruction_set}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 # Refusals.

@@ -61,9 +61,9 @@ class TestAccuracy:
 
 def test_binary_accuracy():
     prediction = np.array([[0.9, 0.2, 0.7], [0.6, 0.7, 0.1]])
-    target = np.array([[1, 0, 0], [0, 1, 0]])
-    assert metrics.binary_accuracy(prediction, target) == pytest.approx(4 / 6)
-    assert metrics.binary_accuracy(prediction, target, threshold=0.65) == pytest.approx(5 / 6)
+    target = np.array([[1, 0, 1], [0, 1, 0]])
+    assert metrics.binary_accuracy(prediction, target) == pytest.approx(5 / 6)
+    assert metrics.binary_accuracy(prediction, target, threshold=0.65) == 1.0
     assert metrics.binary_accuracy([[np.nan, 0.0]], [[0, 0]]) == 0.5
 
 
@@ -101,6 +101,12 @@ class TestR2:
         # t = 1, 2, 3, 4 has mean 2.5 and total 5; residuals 0.5, 0, 0, -0.5 give 0.5.
         assert metrics.r2([1.5, 2, 3, 3.5], [1, 2, 3, 4]) == pytest.approx(1 - 0.5 / 5)
 
+    def test_small_variances(self):
+        # As above, all values divided by 100.
+        assert metrics.r2([0.015, 0.02, 0.03, 0.035], [0.01, 0.02, 0.03, 0.04]) == pytest.approx(
+            0.9
+        )
+
     def test_the_mean_scores_zero_and_worse_is_negative(self):
         assert metrics.r2([2.5] * 4, [1, 2, 3, 4]) == 0.0
         assert metrics.r2([4, 3, 2, 1], [1, 2, 3, 4]) == 1 - 20 / 5
@@ -111,7 +117,7 @@ class TestR2:
 
     def test_a_constant_target(self):
         assert metrics.r2([2, 2], [2, 2]) == 1.0
-        assert metrics.r2([2, 3], [2, 2]) == 0.0
+        assert metrics.r2([2, 2.5], [2, 2]) == 0.0
         assert metrics.r2([[1, 5], [2, 5]], [[1, 4], [2, 4]]) == 0.5
 
 
@@ -145,10 +151,15 @@ class TestEveryMetric:
         with pytest.raises(ValueError, match=message):
             metric(prediction, target)
 
-    @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
-    def test_no_rows(self, metric, shape):
-        with pytest.raises(ValueError, match=f"^{metric.__name__}: there are no rows, got shape"):
-            metric(np.zeros(shape), np.zeros(shape))
+    @pytest.mark.parametrize(
+        "shapes", [((0,), (0,)), ((0, 3), (0, 3)), ((3, 0), (3, 1)), ((3, 1), (3, 0))]
+    )
+    def test_no_values(self, metric, shapes):
+        prediction, target = map(np.zeros, shapes)
+        with pytest.raises(
+            ValueError, match=f"^{metric.__name__}: there are no values, got shapes"
+        ):
+            metric(prediction, target)
 
 
 @pytest.mark.parametrize("metric", ALL[1:], ids=lambda metric: metric.__name__)

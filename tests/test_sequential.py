@@ -278,6 +278,31 @@ def test_call_writes_into_out(dtype):
     assert_same_bits([row], [model(X[0])])
 
 
+@pytest.mark.parametrize("start", [0, 4, 20])
+def test_out_may_overlap_the_input(start):
+    model = fm.Sequential([fm.Dense(4, use_bias=False)], seed=1)
+    x = rng.standard_normal((6, 4)).astype("float32")
+    expected = model.predict(x)
+    memory = np.empty(48, "float32")
+    given, out = memory[4:28].reshape(6, 4), memory[start : start + 24].reshape(6, 4)
+    given[...] = x
+    assert_same_bits([model(given, out=out)], [expected])
+
+
+def test_nothing_between_forward_and_backward_matters():
+    model, gradient = small(dtype="float64"), rng.standard_normal((9, 3))
+    model.compile("sgd", "mse")
+    model.forward(X)
+    expected = [model.backward(gradient), *(g.copy() for g in model.gradients())]
+    data = X.copy()
+    model.forward(data)
+    data[:] = 0
+    model.predict(rng.standard_normal((500, 4)))
+    model(rng.standard_normal((7, 4)))
+    model.evaluate(rng.standard_normal((100, 4)), np.zeros((100, 3)))
+    assert_same_bits([model.backward(gradient), *model.gradients()], expected)
+
+
 def test_forward_returns_a_fresh_array():
     model = small()
     first = model.forward(X)
@@ -298,12 +323,32 @@ def test_predict_takes_any_real_dtype(kind):
     assert_same_bits([small().predict(x.tolist())], [small().predict(x)])
 
 
-def test_predict_takes_what_speaks_dlpack_or_array():
-    class Wrapped:
+def test_predict_takes_arrays_of_other_libraries():
+    class WithArray:
         def __array__(self, dtype=None, copy=None):
             return X if dtype is None else X.astype(dtype)
 
-    assert_same_bits([np.asarray(small().predict(Wrapped()))], [small().predict(X)])
+    class WithDLPack:
+        def __dlpack__(self, **settings):
+            return X.__dlpack__(**settings)
+
+        def __dlpack_device__(self):
+            return X.__dlpack_device__()
+
+    for x in (WithArray(), WithDLPack()):
+        assert_same_bits([np.asarray(small().predict(x))], [small().predict(X)])
+
+
+def test_predict_gives_back_the_kind_of_array_it_was_given():
+    torch = pytest.importorskip("torch")
+    for x in (torch.from_numpy(X), torch.from_numpy(X.T.copy()).T):
+        for got, expected in (
+            (small().predict(x), small().predict(X)),
+            (small()(x), small().predict(X)),
+            (small().predict(x[0]), small().predict(X[0])),
+        ):
+            assert isinstance(got, torch.Tensor)
+            assert_same_bits([got.numpy()], [expected])
 
 
 def test_inference_passes_nan_on():
@@ -326,6 +371,17 @@ def test_evaluate(dtype):
     assert got["loss"] == pytest.approx(exact, rel=1e-6)
     for batch_size in (1, 4, 100):
         assert model.evaluate(X, labels, batch_size=batch_size) == pytest.approx(got, rel=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("ending", [None, "sigmoid"])
+def test_accuracy_of_yes_and_no(ending, outputs):
+    model = fm.Sequential([fm.Dense(outputs, ending)], seed=1)
+    model.compile("sgd", "binary_cross_entropy", metrics=["accuracy"])
+    y = rng.randint(2, size=(9, outputs))
+    got = model.evaluate(X, y)["accuracy"]
+    threshold = 0 if ending is None else 0.5  # logits or probabilities
+    assert got == pytest.approx(((model.predict(X) > threshold) == y).mean())
 
 
 def test_evaluate_with_weights_divides_by_rows():

@@ -7,7 +7,7 @@ namespace {
 
 struct Description {
   void* data;
-  std::string type;  // such as "<f4"
+  std::string type;                          // such as "<f4"
   std::vector<std::int64_t> shape, strides;  // strides in bytes
   bool writable;
   Device device;
@@ -36,7 +36,8 @@ Description describe(py::handle object) {
   d.device = Device::cuda;
   for (py::handle n : py::tuple(interface["shape"])) d.shape.push_back(py::cast<std::int64_t>(n));
   if (interface.contains("strides") && !interface["strides"].is_none()) {
-    for (py::handle n : py::tuple(interface["strides"])) d.strides.push_back(py::cast<std::int64_t>(n));
+    for (py::handle n : py::tuple(interface["strides"]))
+      d.strides.push_back(py::cast<std::int64_t>(n));
   } else {
     std::int64_t stride = std::stoll(d.type.substr(1));
     d.strides.resize(d.shape.size());

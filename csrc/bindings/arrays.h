@@ -20,7 +20,7 @@ struct Memory {
 };
 
 Memory memory_of(py::handle array);
-View view_of(py::handle array);      // float32, float64 or int32
+View view_of(py::handle array);  // float32, float64 or int32
 View writable_view(py::handle array);
 
 Backend& backend_of(const py::capsule& capsule);

@@ -49,17 +49,17 @@ void add_kernels(py::module_& module) {
   module.def("dense_forward", [](const py::capsule& backend, Array y, Array x, Array kernel,
                                  Array bias, const std::string& name, double parameter) {
     View storage;
-    execute(backend, nn::dense_forward(writable_view(y), view_of(x), view_of(kernel),
-                                       optional_view(bias, storage),
-                                       activation_named(name, parameter)));
+    execute(backend,
+            nn::dense_forward(writable_view(y), view_of(x), view_of(kernel),
+                              optional_view(bias, storage), activation_named(name, parameter)));
   });
   module.def("dense_backward", [](const py::capsule& backend, Array dx, Array dkernel, Array dbias,
                                   Array dz, Array dy, Array x, Array y, Array kernel,
                                   const std::string& name, double parameter) {
-    execute(backend, nn::dense_backward(writable_view(dx), writable_view(dkernel),
-                                        writable_view(dbias), writable_view(dz), view_of(dy),
-                                        view_of(x), view_of(y), view_of(kernel),
-                                        activation_named(name, parameter)));
+    execute(backend,
+            nn::dense_backward(writable_view(dx), writable_view(dkernel), writable_view(dbias),
+                               writable_view(dz), view_of(dy), view_of(x), view_of(y),
+                               view_of(kernel), activation_named(name, parameter)));
   });
   module.def("softmax", [](const py::capsule& backend, Array y, Array x) {
     execute(backend, nn::softmax(writable_view(y), view_of(x)));

@@ -1,12 +1,10 @@
 // The machine: backends, threads, configuration, random numbers, and the lists of formulas.
+#include "cpu/machine.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "core/check.h"
 #include "core/random.h"
 #include "cpu/backend.h"
-#include "cpu/blas.h"
-#include "cpu/features.h"
-#include "cpu/team.h"
 
 namespace fastmlp::bindings {
 namespace {
@@ -61,7 +59,7 @@ py::list losses() {
 }
 
 py::dict show_config() {
-  const cpu::Blas& blas = cpu::blas();
+  const cpu::BlasInfo& blas = cpu::blas_info();
   py::dict library;
   library["library"] = blas.library;
   library["version"] = blas.version;
@@ -70,7 +68,7 @@ py::dict show_config() {
   library["warning"] = blas.warning;
   py::dict config;
   config["version"] = FASTMLP_VERSION;
-  config["instruction_set"] = cpu::name(cpu::best_instruction_set());
+  config["instruction_set"] = cpu::instruction_set();
   config["blas"] = library;
   config["threads"] = cpu::num_threads();
   return config;
@@ -88,18 +86,23 @@ void add_machine(py::module_& module) {
   module.def("show_config", show_config);
   module.def("set_num_threads", cpu::set_num_threads);
   module.def("get_num_threads", cpu::num_threads);
+  module.def("fma_peak", [](const std::string& dtype) {
+    if (dtype != "float32" && dtype != "float64") fail("fma_peak", "float32 or float64", dtype);
+    return dtype == "float32" ? cpu::fma_peak<float>() : cpu::fma_peak<double>();
+  });
   module.def("random_uniform", [](py::array out, std::uint64_t seed, std::uint64_t stream) {
-    random(out, seed, stream,
-           [](const Philox& r, double& a, double& b) { uniform_pair(r, a, b); });
+    random(out, seed, stream, [](const Philox& r, double& a, double& b) { uniform_pair(r, a, b); });
   });
   module.def("random_normal", [](py::array out, std::uint64_t seed, std::uint64_t stream) {
     random(out, seed, stream, [](const Philox& r, double& a, double& b) { normal_pair(r, a, b); });
   });
-  module.def("permutation", [](py::array_t<std::int64_t> out, std::uint64_t seed, std::uint64_t epoch) {
-    const Permutation order(std::uint64_t(out.size()), seed, epoch);
-    std::int64_t* data = out.mutable_data();
-    for (std::int64_t i = 0; i < out.size(); ++i) data[i] = std::int64_t(order(std::uint64_t(i)));
-  });
+  module.def("permutation",
+             [](py::array_t<std::int64_t> out, std::uint64_t seed, std::uint64_t epoch) {
+               const Permutation order(std::uint64_t(out.size()), seed, epoch);
+               std::int64_t* data = out.mutable_data();
+               for (std::int64_t i = 0; i < out.size(); ++i)
+                 data[i] = std::int64_t(order(std::uint64_t(i)));
+             });
 }
 
 }  // namespace fastmlp::bindings

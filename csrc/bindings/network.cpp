@@ -16,9 +16,9 @@ namespace fastmlp::bindings {
 namespace {
 
 constexpr const char* buffer_names[buffer_count] = {
-    "parameters", "gradients",  "moment0", "moment1", "moment2", "state",           "workspace",
-    "step_state", "input",      "target",  "weight",  "output",  "output_gradient", "input_gradient",
-    "learning_rates"};
+    "parameters", "gradients", "moment0",         "moment1",        "moment2",
+    "state",      "workspace", "step_state",      "input",          "target",
+    "weight",     "output",    "output_gradient", "input_gradient", "learning_rates"};
 
 // The arrays that plans work on; keeps them alive.
 class Arguments {
@@ -55,8 +55,7 @@ class Extents {
 
   void check(const Arguments& arguments, std::int64_t rows) const {
     for (const auto& [buffer, need] : fixed_) check(arguments, buffer, need.size, need.dtype);
-    for (const Operand& o : batch_)
-      check(arguments, o.buffer, end(o, rows), o.dtype);
+    for (const Operand& o : batch_) check(arguments, o.buffer, end(o, rows), o.dtype);
   }
 
  private:
@@ -162,8 +161,8 @@ class Scratch {
   std::size_t bytes_ = 0;
 };
 
-// model(x) on the CPU with no Python on the way: x must have the model's dtype, be contiguous and have
-// the right number of features. Anything else gets None, and the caller converts or complains.
+// model(x) on the CPU with no Python on the way: x must have the model's dtype, be contiguous and
+// have the right number of features. Anything else gets None, and the caller converts or complains.
 class Inference {
  public:
   Inference(std::shared_ptr<nn::Network> network, py::array parameters)
@@ -201,6 +200,7 @@ class Inference {
         return py::none();
     }
     if (rows == 0) return y;
+    if (!out.is_none() && overlap(x, y)) return py::none();
     const Entry& entry = entry_for(rows);
     static thread_local Scratch scratch;
     void* buffers[buffer_count] = {};
@@ -219,6 +219,12 @@ class Inference {
       entry.executable->run(launch);
     }
     return y;
+  }
+
+  static bool overlap(const py::array& a, const py::array& b) {
+    const auto* first = static_cast<const char*>(a.data());
+    const auto* second = static_cast<const char*>(b.data());
+    return first < second + b.nbytes() && second < first + a.nbytes();
   }
 
   const Entry& entry_for(std::int64_t rows) {
@@ -268,8 +274,16 @@ Update make_update(const std::string& rule, double weight_decay, bool decoupled,
                    double clip_value, double momentum, bool nesterov, double beta1, double beta2,
                    double epsilon, bool amsgrad) {
   return {rule == "adam" ? UpdateRule::adam : UpdateRule::sgd,
-          weight_decay, decoupled, clip_norm, clip_value, momentum, nesterov,
-          beta1, beta2, epsilon, amsgrad};
+          weight_decay,
+          decoupled,
+          clip_norm,
+          clip_value,
+          momentum,
+          nesterov,
+          beta1,
+          beta2,
+          epsilon,
+          amsgrad};
 }
 
 nn::Section section_named(const std::string& name) {
@@ -326,8 +340,8 @@ py::list tensors(const nn::Network& network) {
     entry["name"] = t.name;
     entry["buffer"] = buffer_names[t.buffer];
     entry["offset"] = t.offset;
-    entry["shape"] = t.is_vector ? py::tuple(py::make_tuple(t.cols))
-                                  : py::tuple(py::make_tuple(t.rows, t.cols));
+    entry["shape"] =
+        t.is_vector ? py::tuple(py::make_tuple(t.cols)) : py::tuple(py::make_tuple(t.rows, t.cols));
     entry["stride"] = t.row_stride;
     result.append(entry);
   }
@@ -354,21 +368,22 @@ void add_network(py::module_& module) {
       .def("train", &Plan::train);
 
   py::class_<nn::Network, std::shared_ptr<nn::Network>>(module, "Network")
-      .def(py::init([](const std::vector<py::dict>& stages, std::int64_t features,
-                       const std::string& dtype, std::int64_t replicas, const py::capsule& backend) {
-             std::vector<nn::Layer> layers;
-             for (const py::dict& stage : stages) layers.push_back(layer_from(stage));
-             return std::make_shared<nn::Network>(std::move(layers), features, dtype_named(dtype),
-                                                  replicas, backend_of(backend));
-           }),
-           "stages"_a, "features"_a, "dtype"_a, "replicas"_a, "backend"_a)
+      .def(
+          py::init([](const std::vector<py::dict>& stages, std::int64_t features,
+                      const std::string& dtype, std::int64_t replicas, const py::capsule& backend) {
+            std::vector<nn::Layer> layers;
+            for (const py::dict& stage : stages) layers.push_back(layer_from(stage));
+            return std::make_shared<nn::Network>(std::move(layers), features, dtype_named(dtype),
+                                                 replicas, backend_of(backend));
+          }),
+          "stages"_a, "features"_a, "dtype"_a, "replicas"_a, "backend"_a)
       .def_property_readonly("parameters", &nn::Network::parameters)
       .def_property_readonly("state", &nn::Network::state)
       .def_property_readonly("outputs", &nn::Network::outputs)
       .def_property_readonly("tensors", &tensors)
       .def("plan", &make_plan, "section"_a, "rows"_a, py::kw_only(), "training"_a = false,
-           "loss"_a = py::none(), "metrics"_a = std::vector<std::string>{},
-           "update"_a = py::none(), "shuffle"_a = false, "labels"_a = false, "weighted"_a = false);
+           "loss"_a = py::none(), "metrics"_a = std::vector<std::string>{}, "update"_a = py::none(),
+           "shuffle"_a = false, "labels"_a = false, "weighted"_a = false);
 
   py::class_<Inference>(module, "Inference")
       .def(py::init<std::shared_ptr<nn::Network>, py::array>())

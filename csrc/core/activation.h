@@ -3,8 +3,8 @@
 // An activation is a struct: its name, its forward formula and its derivative, as templates over a
 // value type T (float, double, a SIMD vector, a device scalar). `from_output` says what the
 // derivative is taken from: the output y, or the input x, which the plan then keeps. A formula may
-// have one parameter `a`, not below `least_parameter`. Add a struct, add it to `Activations`, and it exists everywhere: in both
-// backends, in Python and in the tests.
+// have one parameter `a`, not below `least_parameter`. Add a struct, add it to `Activations`, and
+// it exists everywhere: in both backends, in Python and in the tests.
 //
 // `select(condition, a, b)` takes the place of branches. NaN must come out as NaN, so a comparison
 // is always written such that NaN falls on the side that passes it on.
@@ -22,9 +22,13 @@ struct Identity {
   static constexpr const char* parameter = nullptr;
   static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
-  static FASTMLP_FN T forward(T x, T) { return x; }
+  static FASTMLP_FN T forward(T x, T) {
+    return x;
+  }
   template <class T>
-  static FASTMLP_FN T derivative(T y, T) { return select(y == y, T(1), y); }
+  static FASTMLP_FN T derivative(T y, T) {
+    return select(y == y, T(1), y);
+  }
 };
 
 struct Relu {
@@ -33,9 +37,13 @@ struct Relu {
   static constexpr const char* parameter = nullptr;
   static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
-  static FASTMLP_FN T forward(T x, T) { return select(x <= T(0), T(0), x); }
+  static FASTMLP_FN T forward(T x, T) {
+    return select(x <= T(0), T(0), x);
+  }
   template <class T>
-  static FASTMLP_FN T derivative(T y, T) { return select(y > T(0), T(1), y * T(0)); }
+  static FASTMLP_FN T derivative(T y, T) {
+    return select(y > T(0), T(1), y * T(0));
+  }
 };
 
 struct LeakyRelu {
@@ -44,9 +52,13 @@ struct LeakyRelu {
   static constexpr const char* parameter = "negative_slope";
   static constexpr double default_parameter = 0.01, least_parameter = 0;
   template <class T>
-  static FASTMLP_FN T forward(T x, T a) { return select(x > T(0), x, a * x); }
+  static FASTMLP_FN T forward(T x, T a) {
+    return select(x > T(0), x, a * x);
+  }
   template <class T>
-  static FASTMLP_FN T derivative(T y, T a) { return select(y > T(0), T(1), select(y <= T(0), a, y)); }
+  static FASTMLP_FN T derivative(T y, T a) {
+    return select(y > T(0), T(1), select(y <= T(0), a, y));
+  }
 };
 
 // Clevert, Unterthiner, Hochreiter 2016, arXiv:1511.07289.
@@ -56,9 +68,13 @@ struct Elu {
   static constexpr const char* parameter = "alpha";
   static constexpr double default_parameter = 1, least_parameter = 0;
   template <class T>
-  static FASTMLP_FN T forward(T x, T a) { return select(x > T(0), x, a * expm1(x)); }
+  static FASTMLP_FN T forward(T x, T a) {
+    return select(x > T(0), x, a * expm1(x));
+  }
   template <class T>
-  static FASTMLP_FN T derivative(T y, T a) { return select(y > T(0), T(1), y + a); }
+  static FASTMLP_FN T derivative(T y, T a) {
+    return select(y > T(0), T(1), y + a);
+  }
 };
 
 // Klambauer, Unterthiner, Mayr, Hochreiter 2017, arXiv:1706.02515.
@@ -85,9 +101,13 @@ struct Sigmoid {
   static constexpr const char* parameter = nullptr;
   static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
-  static FASTMLP_FN T forward(T x, T) { return sigmoid(x); }
+  static FASTMLP_FN T forward(T x, T) {
+    return sigmoid(x);
+  }
   template <class T>
-  static FASTMLP_FN T derivative(T y, T) { return y * (T(1) - y); }
+  static FASTMLP_FN T derivative(T y, T) {
+    return y * (T(1) - y);
+  }
 };
 
 struct Tanh {
@@ -96,9 +116,13 @@ struct Tanh {
   static constexpr const char* parameter = nullptr;
   static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
-  static FASTMLP_FN T forward(T x, T) { return tanh(x); }
+  static FASTMLP_FN T forward(T x, T) {
+    return tanh(x);
+  }
   template <class T>
-  static FASTMLP_FN T derivative(T y, T) { return T(1) - y * y; }
+  static FASTMLP_FN T derivative(T y, T) {
+    return T(1) - y * y;
+  }
 };
 
 // log(1 + exp(x)); its derivative, sigmoid(x), is 1 - exp(-y).
@@ -108,9 +132,13 @@ struct Softplus {
   static constexpr const char* parameter = nullptr;
   static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
-  static FASTMLP_FN T forward(T x, T) { return softplus(x); }
+  static FASTMLP_FN T forward(T x, T) {
+    return softplus(x);
+  }
   template <class T>
-  static FASTMLP_FN T derivative(T y, T) { return T(0) - expm1(T(0) - y); }
+  static FASTMLP_FN T derivative(T y, T) {
+    return T(0) - expm1(T(0) - y);
+  }
 };
 
 // x sigmoid(a x): Ramachandran, Zoph, Le 2017, arXiv:1710.05941. With a = 1 it is SiLU.
@@ -139,13 +167,17 @@ struct Silu {
   static constexpr const char* parameter = nullptr;
   static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
-  static FASTMLP_FN T forward(T x, T) { return Swish::forward(x, T(1)); }
+  static FASTMLP_FN T forward(T x, T) {
+    return Swish::forward(x, T(1));
+  }
   template <class T>
-  static FASTMLP_FN T derivative(T x, T) { return Swish::derivative(x, T(1)); }
+  static FASTMLP_FN T derivative(T x, T) {
+    return Swish::derivative(x, T(1));
+  }
 };
 
-using Activations = FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus,
-                                Swish, Silu>;
+using Activations =
+    FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus, Swish, Silu>;
 
 // An activation as data: its place in `Activations` and its parameter.
 struct Activation {

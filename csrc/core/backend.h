@@ -38,8 +38,8 @@ class Backend {
   virtual void read(void* host, const void* device, std::size_t bytes, void* stream) = 0;
 };
 
-// A backend in another extension module is handed over as a capsule of this name; the number changes
-// with this file or anything that it includes.
+// A backend in another extension module is handed over as a capsule of this name; the number
+// changes with this file or anything that it includes.
 constexpr const char* backend_capsule = "fastmlp.Backend.1";
 
 }  // namespace fastmlp

@@ -2,8 +2,8 @@
 //
 // An elementwise loss has `value(prediction, target)` and `derivative(prediction, target)`; a row's
 // loss is the mean over its outputs. Cross-entropy couples the outputs of a row: the backend finds
-// the row's maximum m and s = sum_j exp(z_j - m), and the formulas here do the rest, always from the
-// logits and never as the logarithm of a probability.
+// the row's maximum m and s = sum_j exp(z_j - m), and the formulas here do the rest, always from
+// the logits and never as the logarithm of a probability.
 #pragma once
 
 #include "core/activation.h"
@@ -33,18 +33,32 @@ struct BinaryCrossEntropy {
   static constexpr const char* name = "binary_cross_entropy";
   static constexpr bool elementwise = true;
   template <class T>
-  static FASTMLP_FN T value(T z, T t) { return softplus(z) - z * t; }
+  static FASTMLP_FN T value(T z, T t) {
+    // In this order nothing cancels where a confident answer is right.
+    const T magnitude = select(z < T(0), T(0) - z, z);
+    return (select(z <= T(0), T(0), z) - z * t) + log1p(exp(T(0) - magnitude));
+  }
+  // sigmoid(z) - t = (1 - t) sigmoid(z) - t sigmoid(-z), where again nothing cancels.
   template <class T>
-  static FASTMLP_FN T derivative(T z, T t) { return sigmoid(z) - t; }
+  static FASTMLP_FN T derivative(T z, T t) {
+    const T e = exp(select(z < T(0), z, T(0) - z));
+    const T larger = T(1) / (T(1) + e), smaller = e * larger;
+    const T yes = select(z < T(0), smaller, larger), no = select(z < T(0), larger, smaller);
+    return (T(1) - t) * yes - t * no;
+  }
 };
 
 struct MeanSquaredError {
   static constexpr const char* name = "mse";
   static constexpr bool elementwise = true;
   template <class T>
-  static FASTMLP_FN T value(T y, T t) { return (y - t) * (y - t); }
+  static FASTMLP_FN T value(T y, T t) {
+    return (y - t) * (y - t);
+  }
   template <class T>
-  static FASTMLP_FN T derivative(T y, T t) { return T(2) * (y - t); }
+  static FASTMLP_FN T derivative(T y, T t) {
+    return T(2) * (y - t);
+  }
 };
 
 // The derivative at 0 is 0, as in PyTorch.
@@ -63,7 +77,6 @@ struct MeanAbsoluteError {
   }
 };
 
-using Losses =
-    FormulaList<CrossEntropy, BinaryCrossEntropy, MeanSquaredError, MeanAbsoluteError>;
+using Losses = FormulaList<CrossEntropy, BinaryCrossEntropy, MeanSquaredError, MeanAbsoluteError>;
 
 }  // namespace fastmlp

@@ -1,10 +1,10 @@
 // Elementary functions as templates over a value type, vectorising without branches.
 //
 // A value type T brings: arithmetic and comparison operators, T(double), and the primitives
-// fma(a, b, c), select(condition, a, b), sqrt(x), scale_by_power(x, n) and split_power(x, e) (below,
-// for scalars; cpu/isa/vec.h, for SIMD vectors). `Scalar<T>` is its element type, which picks the
-// polynomial. The polynomials are those of Moshier's Cephes library (netlib.org/cephes): about one
-// unit in the last place on the reduced range.
+// fma(a, b, c), select(condition, a, b), sqrt(x), scale_by_power(x, n) and split_power(x, e)
+// (below, for scalars; cpu/isa/vec.h, for SIMD vectors). `Scalar<T>` is its element type, which
+// picks the polynomial. The polynomials are those of Moshier's Cephes library (netlib.org/cephes):
+// about one unit in the last place on the reduced range.
 #pragma once
 
 #include <cmath>
@@ -19,11 +19,17 @@ namespace fastmlp {
 template <class T, class = void>
 struct ScalarOf;
 template <>
-struct ScalarOf<float> { using type = float; };
+struct ScalarOf<float> {
+  using type = float;
+};
 template <>
-struct ScalarOf<double> { using type = double; };
+struct ScalarOf<double> {
+  using type = double;
+};
 template <class T>
-struct ScalarOf<T, std::void_t<typename T::Scalar>> { using type = typename T::Scalar; };
+struct ScalarOf<T, std::void_t<typename T::Scalar>> {
+  using type = typename T::Scalar;
+};
 template <class T>
 using Scalar = typename ScalarOf<T>::type;
 template <class T>
@@ -204,7 +210,9 @@ FASTMLP_FN T log1p(T x) {
 }
 
 template <class T>
-FASTMLP_FN T sigmoid(T x) { return T(1) / (T(1) + exp(T(0) - x)); }
+FASTMLP_FN T sigmoid(T x) {
+  return T(1) / (T(1) + exp(T(0) - x));
+}
 
 template <class T>
 FASTMLP_FN T tanh(T x) {

@@ -1,7 +1,7 @@
 // What lets one source serve the host, an instruction set of its own, and a GPU.
 //
-// Every function in core/ that files compiled for one instruction set may reach is FASTMLP_FN: it is
-// always inlined, so that the linker never finds an AVX-512 copy of it to hand to everybody.
+// Every function in core/ that files compiled for one instruction set may reach is FASTMLP_FN: it
+// is always inlined, so that the linker never finds an AVX-512 copy of it to hand to everybody.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,9 +1,10 @@
 // A network's forward, backward and update as data: a list of plain records over buffer offsets.
 // `each(f)` of a record calls f for every operand it has.
 //
-// `nn/` writes programs and a backend executes them as it likes: record by record, on a thread team,
-// as a captured graph, or as one kernel. Every record has a leading replica dimension, carried by the
-// operands' batch strides. A record that a backend does not know is a compile error there.
+// `nn/` writes programs and a backend executes them as it likes: record by record, on a thread
+// team, as a captured graph, or as one kernel. Every record has a leading replica dimension,
+// carried by the operands' batch strides. A record that a backend does not know is a compile error
+// there.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@
 
 namespace fastmlp {
 
-// The arrays that a network's programs work on. A program of `fm.kernels` numbers its arrays freely.
+// The arrays that a network's programs work on. A program of `fm.kernels` numbers its arrays
+// freely.
 enum Buffer : int {
   parameters,
   gradients,
@@ -151,8 +153,8 @@ struct SoftmaxBackward {
   }
 };
 
-// Inverted dropout: out = in / (1 - rate) where an element is kept, else 0. The mask is a function of
-// the place, so the backward pass is this record again, on the gradient.
+// Inverted dropout: out = in / (1 - rate) where an element is kept, else 0. The mask is a function
+// of the place, so the backward pass is this record again, on the gradient.
 struct Dropout {
   Operand out, in;
   double rate = 0;
@@ -178,8 +180,8 @@ struct Loss {
 
 enum class MetricKind : std::uint8_t { accuracy, mse, mae };
 
-// row_value[i] = the metric of row i. Accuracy is argmax against argmax or label; for one output, or
-// outputs that are decided one by one, which side of `threshold` they are on.
+// row_value[i] = the metric of row i. Accuracy is argmax against argmax or label; for one output,
+// or outputs that are decided one by one, which side of `threshold` they are on.
 struct Metric {
   Operand row_value, prediction, target;
   MetricKind kind = MetricKind::accuracy;
@@ -192,8 +194,8 @@ struct Metric {
   }
 };
 
-// StepState.sums[slot] += sum of in; where `check` is set and the sum is not finite, the state says so
-// and the rest of the step is not made.
+// StepState.sums[slot] += sum of in; where `check` is set and the sum is not finite, the state says
+// so and the rest of the step is not made.
 struct Accumulate {
   Operand in;
   int slot = 0;

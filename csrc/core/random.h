@@ -1,5 +1,5 @@
-// Counter-based random numbers: a number is a pure function of a seed and a place, so it is the same
-// on every device, in every order and after every restart.
+// Counter-based random numbers: a number is a pure function of a seed and a place, so it is the
+// same on every device, in every order and after every restart.
 //
 // Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011.
 #pragma once
@@ -59,9 +59,9 @@ inline void normal_pair(const Philox& random, double& a, double& b) {
 
 // A permutation of 0..n-1 that needs no memory: element i of it is a function of the key alone.
 //
-// A Feistel network over the smallest 2^bits >= n permutes 0..2^bits-1; walking along its cycle until
-// the value is below n restricts that to 0..n-1 (Black and Rogaway 2002), in under two steps on
-// average.
+// A Feistel network over the smallest 2^bits >= n permutes 0..2^bits-1; walking along its cycle
+// until the value is below n restricts that to 0..n-1 (Black and Rogaway 2002), in under two steps
+// on average.
 class Permutation {
  public:
   FASTMLP_FN Permutation(std::uint64_t n, std::uint64_t seed, std::uint64_t epoch) : n_(n) {

@@ -1,5 +1,5 @@
-// All optimizer updates, each written once: hyper-parameters, what a step derives from them, and the
-// element's update as a template over a value type.
+// All optimizer updates, each written once: hyper-parameters, what a step derives from them, and
+// the element's update as a template over a value type.
 #pragma once
 
 #include <cmath>
@@ -32,8 +32,8 @@ struct Update {
   }
 };
 
-// Fills in what this step's update needs. Powers are taken in double: 1 - beta2 in float32 is off by
-// 1e-5 of itself.
+// Fills in what this step's update needs. Powers are taken in double: 1 - beta2 in float32 is off
+// by 1e-5 of itself.
 inline void begin_update(const Update& update, double learning_rate, StepState& state) {
   state.learning_rate = learning_rate;
   state.gradient_scale = 1;
@@ -68,8 +68,8 @@ struct Preparation {
   }
 };
 
-// v = momentum v + g;  p -= learning_rate (nesterov ? g + momentum v : v). Sutskever et al. 2013, in
-// PyTorch's form.
+// v = momentum v + g;  p -= learning_rate (nesterov ? g + momentum v : v). Sutskever et al. 2013,
+// in PyTorch's form.
 template <class T>
 struct SgdStep {
   Preparation<T> prepare;
@@ -122,9 +122,7 @@ struct AdamStep {
     m = fma(one_minus_beta1, g - m, m);
     v = fma(one_minus_beta2 * g, g, beta2 * v);
   }
-  FASTMLP_FN T descend(T p, T m, T v) const {
-    return p - step_size * m / (sqrt(v) + epsilon);
-  }
+  FASTMLP_FN T descend(T p, T m, T v) const { return p - step_size * m / (sqrt(v) + epsilon); }
   FASTMLP_FN T operator()(T p, T g, T& m, T& v) const {
     moments(p, g, m, v);
     return descend(p, m, v);

@@ -8,6 +8,7 @@
 #include "core/random.h"
 #include "cpu/blas.h"
 #include "cpu/execution.h"
+#include "cpu/machine.h"
 
 namespace fastmlp::cpu {
 namespace {
@@ -30,8 +31,7 @@ void execute(const Gather& record, const Run& run) {
                           : reinterpret_cast<const char*>(run.data<const float>(record.in, r));
     for (std::int64_t i = first; i < first + n; ++i) {
       const std::int64_t place = state.row + i;
-      const std::int64_t from =
-          record.shuffled ? std::int64_t(order(std::uint64_t(place))) : place;
+      const std::int64_t from = record.shuffled ? std::int64_t(order(std::uint64_t(place))) : place;
       std::memcpy(out + i * out_stride, in + from * in_stride, std::size_t(bytes));
     }
   });
@@ -63,12 +63,12 @@ void execute(const ColumnSum& record, const Run& run) {
 
 template <class T>
 void execute(const BiasAdd& record, const Run& run) {
-  run.each_block(run.rows(record.in), record.in.cols,
-                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
-                   kernels<T>().activation_forward(
-                       run.matrix<T>(record.out, r, first), {}, run.matrix<const T>(record.in, r, first),
-                       run.data<const T>(record.bias, r), n, record.in.cols, Activation{});
-                 });
+  run.each_block(
+      run.rows(record.in), record.in.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+        kernels<T>().activation_forward(
+            run.matrix<T>(record.out, r, first), {}, run.matrix<const T>(record.in, r, first),
+            run.data<const T>(record.bias, r), n, record.in.cols, Activation{});
+      });
 }
 
 template <class T>
@@ -76,8 +76,8 @@ void execute(const ActivationForward& record, const Run& run) {
   run.each_block(run.rows(record.in), record.in.cols,
                  [&](std::int64_t r, std::int64_t first, std::int64_t n) {
                    kernels<T>().activation_forward(run.matrix<T>(record.out, r, first), {},
-                                                   run.matrix<const T>(record.in, r, first), nullptr,
-                                                   n, record.in.cols, record.activation);
+                                                   run.matrix<const T>(record.in, r, first),
+                                                   nullptr, n, record.in.cols, record.activation);
                  });
 }
 
@@ -94,11 +94,11 @@ void execute(const ActivationBackward& record, const Run& run) {
 
 template <class T>
 void execute(const Softmax& record, const Run& run) {
-  run.each_block(run.rows(record.in), record.in.cols,
-                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
-                   kernels<T>().softmax(run.matrix<T>(record.out, r, first),
-                                        run.matrix<const T>(record.in, r, first), n, record.in.cols);
-                 });
+  run.each_block(
+      run.rows(record.in), record.in.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+        kernels<T>().softmax(run.matrix<T>(record.out, r, first),
+                             run.matrix<const T>(record.in, r, first), n, record.in.cols);
+      });
 }
 
 template <class T>
@@ -114,18 +114,18 @@ void execute(const SoftmaxBackward& record, const Run& run) {
 
 template <class T>
 void execute(const Dropout& record, const Run& run) {
-  run.each_block(run.rows(record.in), record.in.cols,
-                 [&](std::int64_t r, std::int64_t first, std::int64_t n) {
-                   const StepState& state = run.state(r);
-                   kernels<T>().dropout(
-                       run.matrix<T>(record.out, r, first), run.matrix<const T>(record.in, r, first),
-                       first, n, record.in.cols,
-                       {state.seed, std::uint64_t(state.forward), record.layer, record.rate});
-                 });
+  run.each_block(
+      run.rows(record.in), record.in.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+        const StepState& state = run.state(r);
+        kernels<T>().dropout(run.matrix<T>(record.out, r, first),
+                             run.matrix<const T>(record.in, r, first), first, n, record.in.cols,
+                             {state.seed, std::uint64_t(state.forward), record.layer, record.rate});
+      });
 }
 
 template <class T>
-Targets<T> targets(const Run& run, const Operand& target, std::int64_t replica, std::int64_t first) {
+Targets<T> targets(const Run& run, const Operand& target, std::int64_t replica,
+                   std::int64_t first) {
   Targets<T> result;
   if (target.dtype == DType::int32)
     result.labels = run.matrix<const std::int32_t>(target, replica, first).data;
@@ -215,8 +215,7 @@ void execute(const ApplyUpdate& record, const Run& run) {
     const std::int64_t row = task / blocks, first = task % blocks * block;
     T* moments[3];
     for (int i = 0; i < 3; ++i)
-      moments[i] =
-          record.moment[i] ? run.matrix<T>(record.moment[i], r)[row] + first : nullptr;
+      moments[i] = record.moment[i] ? run.matrix<T>(record.moment[i], r)[row] + first : nullptr;
     kernels<T>().update(run.matrix<T>(record.parameter, r)[row] + first,
                         run.matrix<const T>(record.gradient, r)[row] + first, moments,
                         std::min(block, cols - first), record.update, run.state(r));
@@ -302,7 +301,8 @@ class CpuBackend : public Backend {
  public:
   Device device() const override { return Device::cpu; }
 
-  // An odd multiple of 64 bytes: rows start on cache lines, and columns spread over the cache's sets.
+  // An odd multiple of 64 bytes: rows start on cache lines, and columns spread over the cache's
+  // sets.
   std::int64_t leading_dimension(std::int64_t cols, DType dtype) const override {
     const std::int64_t lane = 64 / size_of(dtype);
     const std::int64_t lines = (cols + lane - 1) / lane;

@@ -4,9 +4,9 @@
 
 namespace fastmlp::cpu {
 
-#define FASTMLP_DECLARE_SET(set)              \
-  namespace set {                             \
-  extern const Kernels<float> kernels_float;  \
+#define FASTMLP_DECLARE_SET(set)               \
+  namespace set {                              \
+  extern const Kernels<float> kernels_float;   \
   extern const Kernels<double> kernels_double; \
   }
 

@@ -1,4 +1,5 @@
-// The inner loops of the CPU backend, compiled once for each instruction set (isa/) and chosen here.
+// The inner loops of the CPU backend, compiled once for each instruction set (isa/) and chosen
+// here.
 //
 // They work on a block of rows with plain pointers and row strides in elements. Outputs come first.
 // Null means "not there". Inputs and outputs may be the same array.

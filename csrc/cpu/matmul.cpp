@@ -1,5 +1,7 @@
-// Matmuls on BLAS: tiles that depend on shapes alone, each finished by its epilogue while it is hot.
+// Matmuls on BLAS: tiles that depend on shapes alone, each finished by its epilogue while it is
+// hot.
 #include <algorithm>
+#include <cmath>
 
 #include "cpu/blas.h"
 #include "cpu/execution.h"
@@ -7,27 +9,31 @@
 namespace fastmlp::cpu {
 namespace {
 
-struct Shape {
-  std::int64_t m, n, k;
-};
+struct Shape { std::int64_t m, n, k; };
 
 Shape shape(const MatMul& record, std::int64_t batch) {
   auto rows = [&](const Operand& o) { return o.rows == Operand::batch ? batch : o.rows; };
   return {rows(record.out), record.out.cols, record.transpose_a ? rows(record.a) : record.a.cols};
 }
 
-// A BLAS call packs its operands anew, so tiles are no smaller than what that is worth.
+// A BLAS call packs its operands anew, so tiles are few and about square.
 struct Tiling {
   std::int64_t rows, cols;
 
   explicit Tiling(const Shape& s) : rows(s.m), cols(s.n) {
-    constexpr double worth_splitting = 2e6;  // operations in a tile, about 10 microseconds
-    const double operations = 2.0 * double(s.m) * double(s.n) * double(s.k);
-    std::int64_t tiles = std::min<std::int64_t>(16, std::int64_t(operations / worth_splitting));
+    constexpr double worth_splitting = 2e6;  // operations in a tile, some 20 microseconds
+    constexpr double most = 16;
+    const double m = double(s.m), n = double(s.n);
+    const double tiles = std::min(most, std::floor(2 * m * n * double(s.k) / worth_splitting));
     if (tiles < 2) return;
-    rows = std::min(s.m, std::max<std::int64_t>(64, (s.m / tiles + 15) / 16 * 16));
-    tiles = tiles * rows / std::max<std::int64_t>(s.m, 1);
-    if (tiles >= 2) cols = std::min(s.n, std::max<std::int64_t>(256, (s.n / tiles + 63) / 64 * 64));
+    const double side = std::sqrt(m * n / tiles);
+    rows = std::min(s.m, round_up(std::max(side, m / tiles), 16));
+    cols = std::min(s.n, round_up(m * n / tiles / double(rows), 64));
+  }
+
+ private:
+  static std::int64_t round_up(double x, std::int64_t multiple) {
+    return (std::int64_t(std::ceil(x)) + multiple - 1) / multiple * multiple;
   }
 };
 
@@ -69,8 +75,7 @@ void execute(const MatMul& record, const Run& run) {
       kernel.activation_backward(out, result, {kept.data, kept.stride}, m, n, record.activation);
     } else if (record.bias || record.before || !record.activation.is_identity()) {
       const T* bias = record.bias ? run.data<const T>(record.bias, replica) + j : nullptr;
-      kernel.activation_forward(out, tile_of(record.before), result, bias, m, n,
-                                record.activation);
+      kernel.activation_forward(out, tile_of(record.before), result, bias, m, n, record.activation);
     }
   });
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "cpu/machine.h"
 
 #if defined(__linux__)
 #include <sched.h>

@@ -26,10 +26,6 @@ class Barrier {
 // using the team: run the job alone then.
 bool run_on_team(int members, void (*job)(void* context, int member), void* context);
 
-// How many members a large job gets: at first, the CPUs that this process may run on.
-int num_threads();
-void set_num_threads(int n);
-
 // Flushes subnormal numbers to zero while it lives: they would slow the vector units a hundredfold.
 class FlushToZero {
  public:

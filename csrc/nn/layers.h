@@ -1,4 +1,5 @@
-// The layers as the native core sees them: what each adds to the forward and to the backward program.
+// The layers as the native core sees them: what each adds to the forward and to the backward
+// program.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +19,7 @@ struct Dense {
 };
 
 // An elementwise activation that does not follow a Dense.
-struct Elementwise {
-  Activation activation;
-};
+struct Elementwise { Activation activation; };
 
 struct SoftmaxLayer {};
 

@@ -36,8 +36,8 @@ bool ends_in_sigmoid(const Network& network) {
   return activation && activation->index == sigmoid_index;
 }
 
-// Builds one program. The workspace is laid out by the same walk for every section of equal `rows` and
-// `training`, so that `backward` finds what `forward` kept.
+// Builds one program. The workspace is laid out by the same walk for every section of equal `rows`
+// and `training`, so that `backward` finds what `forward` kept.
 class Lowering {
  public:
   Lowering(const Network& network, const PlanOptions& options)
@@ -61,9 +61,7 @@ class Lowering {
 
   Lowered lower() {
     switch (options_.section) {
-      case Section::infer:
-        forward();
-        break;
+      case Section::infer: forward(); break;
       case Section::forward:
         if (options_.training) emit(BeginForward{});
         emit(Copy{values_.front(), outside(Buffer::input, network_.features())});
@@ -89,9 +87,7 @@ class Lowering {
         loss();
         metrics();
         break;
-      case Section::update:
-        update();
-        break;
+      case Section::update: update(); break;
     }
     program_.dtype = network_.dtype();
     program_.replicas = network_.replicas();
@@ -110,8 +106,13 @@ class Lowering {
     // Offsets count elements of the operand's own dtype; every region starts on a 64-byte boundary.
     const std::int64_t element = size_of(network_.dtype());
     const std::int64_t bytes = (options_.rows * stride * size_of(dtype) + 63) / 64 * 64;
-    const Operand operand{Buffer::workspace, workspace_ * element / size_of(dtype), Operand::batch,
-                          cols, stride, 0, dtype};
+    const Operand operand{Buffer::workspace,
+                          workspace_ * element / size_of(dtype),
+                          Operand::batch,
+                          cols,
+                          stride,
+                          0,
+                          dtype};
     workspace_ += bytes / element;
     return operand;
   }
@@ -137,8 +138,8 @@ class Lowering {
   }
   // The data is the same for all replicas; what comes out is not.
   Operand outside(int buffer, std::int64_t cols) const {
-    const bool shared = buffer == Buffer::input || buffer == Buffer::target ||
-                        buffer == Buffer::weight;
+    const bool shared =
+        buffer == Buffer::input || buffer == Buffer::target || buffer == Buffer::weight;
     return outside(buffer, cols, shared ? 0 : options_.rows * cols, network_.dtype());
   }
 
@@ -202,8 +203,7 @@ class Lowering {
       if (operand.buffer == Buffer::workspace)
         operand.batch_stride = workspace_ * element / size_of(operand.dtype);
     };
-    for (Record& record : program_.records)
-      std::visit([&](auto& r) { r.each(fix); }, record);
+    for (Record& record : program_.records) std::visit([&](auto& r) { r.each(fix); }, record);
   }
 
   // ---- sections
@@ -221,23 +221,22 @@ class Lowering {
   void forward() {
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       const Operand &in = values_[i], &out = values_[i + 1];
-      std::visit(Overloaded{
-                     [&](const Dense& dense) {
-                       MatMul product{out, in, network_.operand(dense.layer, "kernel", parameters)};
-                       product.bias = network_.operand(dense.layer, "bias", parameters);
-                       product.before = before_[i];
-                       product.activation = dense.activation;
-                       emit(product);
-                     },
-                     [&](const Elementwise& layer) {
-                       emit(ActivationForward{out, in, layer.activation});
-                     },
-                     [&](const SoftmaxLayer&) { emit(Softmax{out, in}); },
-                     [&](const DropoutLayer& layer) {
-                       emit(Dropout{out, in, layer.rate, std::uint64_t(layer.layer)});
-                     },
-                 },
-                 layers_[i]);
+      std::visit(
+          Overloaded{
+              [&](const Dense& dense) {
+                MatMul product{out, in, network_.operand(dense.layer, "kernel", parameters)};
+                product.bias = network_.operand(dense.layer, "bias", parameters);
+                product.before = before_[i];
+                product.activation = dense.activation;
+                emit(product);
+              },
+              [&](const Elementwise& layer) { emit(ActivationForward{out, in, layer.activation}); },
+              [&](const SoftmaxLayer&) { emit(Softmax{out, in}); },
+              [&](const DropoutLayer& layer) {
+                emit(Dropout{out, in, layer.rate, std::uint64_t(layer.layer)});
+              },
+          },
+          layers_[i]);
     }
   }
 
@@ -288,23 +287,23 @@ class Lowering {
     const std::size_t first = to_input ? 0 : first_with_parameters();
     for (std::size_t i = layers_.size(); i-- > first;) {
       const Operand g = gradient(widths_[i]);
-      std::visit(
-          Overloaded{
-              [&](const Dense& dense) {
-                if (!derivative_applied && !dense.activation.is_identity())
-                  emit(ActivationBackward{g, g, kept(i), dense.activation});
-                derivative_applied = dense_backward(dense, i, g, i > first || to_input);
-              },
-              [&](const Elementwise& layer) {
-                if (!derivative_applied) emit(ActivationBackward{g, g, kept(i), layer.activation});
-                derivative_applied = false;
-              },
-              [&](const SoftmaxLayer&) { emit(SoftmaxBackward{g, g, values_[i + 1]}); },
-              [&](const DropoutLayer& layer) {
-                emit(Dropout{g, g, layer.rate, std::uint64_t(layer.layer)});
-              },
-          },
-          layers_[i]);
+      std::visit(Overloaded{
+                     [&](const Dense& dense) {
+                       if (!derivative_applied && !dense.activation.is_identity())
+                         emit(ActivationBackward{g, g, kept(i), dense.activation});
+                       derivative_applied = dense_backward(dense, i, g, i > first || to_input);
+                     },
+                     [&](const Elementwise& layer) {
+                       if (!derivative_applied)
+                         emit(ActivationBackward{g, g, kept(i), layer.activation});
+                       derivative_applied = false;
+                     },
+                     [&](const SoftmaxLayer&) { emit(SoftmaxBackward{g, g, values_[i + 1]}); },
+                     [&](const DropoutLayer& layer) {
+                       emit(Dropout{g, g, layer.rate, std::uint64_t(layer.layer)});
+                     },
+                 },
+                 layers_[i]);
     }
     if (to_input && !wrote_input_gradient_)
       emit(Copy{outside(Buffer::input_gradient, network_.features()),
@@ -325,8 +324,8 @@ class Lowering {
     if (dense.use_bias) emit(ColumnSum{network_.operand(dense.layer, "bias", gradients), g});
     if (!input_gradient) return false;
     turn_ = 1 - turn_;
-    MatMul product{gradient(kernel.out.rows), g, network_.operand(dense.layer, "kernel", parameters),
-                   false, true};
+    MatMul product{gradient(kernel.out.rows), g,
+                   network_.operand(dense.layer, "kernel", parameters), false, true};
     if (i == 0) {
       product.out = outside(Buffer::input_gradient, network_.features());
       wrote_input_gradient_ = true;
@@ -368,7 +367,8 @@ class Lowering {
   bool from_logits_ = false;
   std::vector<Layer> layers_;
   std::vector<std::int64_t> widths_;
-  std::vector<Operand> values_, before_;  // values_[i] goes into layer i; before_[i] into its activation
+  std::vector<Operand> values_,
+      before_;  // values_[i] goes into layer i; before_[i] into its activation
   Operand gradient_[2];
   int turn_ = 0;
   bool wrote_input_gradient_ = false;
@@ -382,13 +382,15 @@ class Lowering {
 bool loss_includes_ending(const Network& network, int loss) {
   if (loss == cross_entropy_index) {
     if (ends_in_sigmoid(network))
-      fail("cross_entropy", "logits or a final softmax (for a final sigmoid use binary_cross_entropy)",
+      fail("cross_entropy",
+           "logits or a final softmax (for a final sigmoid use binary_cross_entropy)",
            "a network that ends in a sigmoid");
     return ends_in_softmax(network);
   }
   if (loss == binary_cross_entropy_index) {
     if (ends_in_softmax(network))
-      fail("binary_cross_entropy", "logits or a final sigmoid (for a final softmax use cross_entropy)",
+      fail("binary_cross_entropy",
+           "logits or a final sigmoid (for a final softmax use cross_entropy)",
            "a network that ends in a softmax");
     return ends_in_sigmoid(network);
   }

@@ -22,11 +22,11 @@ enum class Section {
 
 struct PlanOptions {
   Section section = Section::infer;
-  std::int64_t rows = 1;    // of the largest batch
-  bool training = false;    // dropout is active
-  int loss = -1;            // its place in Losses
-  bool labels = false;      // targets are labels (int32), not a row of values each
-  bool weighted = false;    // a weight for each row is given
+  std::int64_t rows = 1;  // of the largest batch
+  bool training = false;  // dropout is active
+  int loss = -1;          // its place in Losses
+  bool labels = false;    // targets are labels (int32), not a row of values each
+  bool weighted = false;  // a weight for each row is given
   bool shuffle = false;
   std::vector<MetricKind> metrics;
   std::optional<Update> update;
@@ -39,8 +39,8 @@ struct Lowered {
 
 Lowered lower(const Network& network, const PlanOptions& options);
 
-// What a loss asks of the network's ending: true where a final softmax or sigmoid belongs to the loss,
-// which then works on the logits before it. Throws where the two do not go together.
+// What a loss asks of the network's ending: true where a final softmax or sigmoid belongs to the
+// loss, which then works on the logits before it. Throws where the two do not go together.
 bool loss_includes_ending(const Network& network, int loss);
 
 }  // namespace fastmlp::nn

@@ -36,8 +36,8 @@ Network::Network(std::vector<Layer> layers, std::int64_t features, DType dtype,
                         dense->units, stride, false});
     parameters_ += outputs_ * stride;
     if (dense->use_bias) {  // the block's last row
-      tensors_.push_back({dense->layer, "bias", Buffer::parameters, parameters_, 1, dense->units,
-                          stride, true});
+      tensors_.push_back(
+          {dense->layer, "bias", Buffer::parameters, parameters_, 1, dense->units, stride, true});
       parameters_ += stride;
     }
     outputs_ = dense->units;

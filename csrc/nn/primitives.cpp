@@ -11,12 +11,14 @@ namespace {
 void same_shape(const char* operation, const char* name, const View& got, const View& expected) {
   bool same = got.rank == expected.rank;
   for (int i = 0; same && i < got.rank; ++i) same = got.shape[i] == expected.shape[i];
-  if (!same) fail(operation, std::string(name) + " of shape " + shape_text(expected), shape_text(got));
+  if (!same)
+    fail(operation, std::string(name) + " of shape " + shape_text(expected), shape_text(got));
 }
 
 void vector_of(const char* operation, const char* name, const View& view, std::int64_t size) {
   if (view.rank != 1 || view.shape[0] != size)
-    fail(operation, std::string(name) + " of shape (" + std::to_string(size) + ",)", shape_text(view));
+    fail(operation, std::string(name) + " of shape (" + std::to_string(size) + ",)",
+         shape_text(view));
 }
 
 Operand as_row(Operand operand, std::int64_t cols) {
@@ -50,9 +52,7 @@ Matrix matrix(const char* name, const View& view, int buffer) {
 }
 
 // A leading dimension of a batched matmul: its size, and each array's step along it.
-struct Leading {
-  std::int64_t size, out, a, b;
-};
+struct Leading { std::int64_t size, out, a, b; };
 
 // Leading dimensions, outermost first, joined where one step continues the next.
 std::vector<Leading> leading_dimensions(const View& out, const View& a, const View& b) {
@@ -108,7 +108,8 @@ Call matmul(const View& out, const View& a, const View& b, bool transpose_a, boo
          shape_text(a) + (transpose_a ? " transposed" : "") + " and " + shape_text(b) +
              (transpose_b ? " transposed" : ""));
   if (out.dim(1) != m || out.dim(0) != n)
-    fail("matmul", "out with last dimensions (" + std::to_string(m) + ", " + std::to_string(n) + ")",
+    fail("matmul",
+         "out with last dimensions (" + std::to_string(m) + ", " + std::to_string(n) + ")",
          shape_text(out));
   Call call(out.dtype);
   call.buffers = {out.data, a.data, b.data};
@@ -181,7 +182,8 @@ namespace {
 
 void check_dense(const char* operation, const View& x, const View& kernel) {
   if (x.rank != 2 || kernel.rank != 2)
-    fail(operation, "x (rows, in) and kernel (in, out)", shape_text(x) + " and " + shape_text(kernel));
+    fail(operation, "x (rows, in) and kernel (in, out)",
+         shape_text(x) + " and " + shape_text(kernel));
   if (x.dim(0) != kernel.dim(1))
     fail(operation, "x with " + std::to_string(kernel.dim(1)) + " features, as the kernel has rows",
          std::to_string(x.dim(0)));
@@ -222,7 +224,13 @@ Call dense_backward(const View& dx, const View& dkernel, const View& dbias, cons
   auto append = [&](Call part) {
     const int shift = int(call.buffers.size());
     for (Record& record : part.program.records) {
-      std::visit([&](auto& r) { r.each([&](Operand& o) { if (o) o.buffer += shift; }); }, record);
+      std::visit(
+          [&](auto& r) {
+            r.each([&](Operand& o) {
+              if (o) o.buffer += shift;
+            });
+          },
+          record);
       call.program.records.push_back(record);
     }
     call.buffers.insert(call.buffers.end(), part.buffers.begin(), part.buffers.end());
@@ -248,7 +256,8 @@ Call softmax_backward(const View& dx, const View& dy, const View& y) {
   same_shape("softmax_backward", "y", y, dy);
   Call call(dx.dtype);
   const Operand o = call.add("softmax_backward", "dx", dx),
-                g = call.add("softmax_backward", "dy", dy), k = call.add("softmax_backward", "y", y);
+                g = call.add("softmax_backward", "dy", dy),
+                k = call.add("softmax_backward", "y", y);
   call.program.records.push_back(SoftmaxBackward{o, g, k});
   return call;
 }
@@ -295,7 +304,9 @@ Call update(const View& parameter, const View& gradient, const std::vector<View>
   call.buffers[step_state] = state.data;
   call.buffers[learning_rates] = learning_rate.data;
   ApplyUpdate apply{call.add(operation, "the parameter", parameter),
-                    call.add(operation, "the gradient", gradient), {}, rule};
+                    call.add(operation, "the gradient", gradient),
+                    {},
+                    rule};
   for (std::size_t i = 0; i < moments.size(); ++i)
     apply.moment[i] = call.add(operation, "a moment", moments[i]);
   call.program.records = {BeginUpdate{rule}, apply};

@@ -15,8 +15,8 @@ struct TrainingCall {
 };
 
 // Runs steps from StepState.row on and returns how many were completed. It stops at the end of the
-// rows, after max_steps, when the time is up, or after a loss that is not finite; the last batch of an
-// epoch may be short. Always ends at a step boundary.
+// rows, after max_steps, when the time is up, or after a loss that is not finite; the last batch of
+// an epoch may be short. Always ends at a step boundary.
 std::int64_t train(Executable& step, Backend& backend, const TrainingCall& call);
 
 }  // namespace fastmlp::nn

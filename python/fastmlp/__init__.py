@@ -1,5 +1,7 @@
 """fastmlp: multilayer perceptrons, as plain as a tutorial and as fast as the machine."""
 
+from typing import Any
+
 from fastmlp import (
     callbacks,
     cuda,
@@ -12,8 +14,8 @@ from fastmlp import (
     optimizers,
     schedules,
 )
-from fastmlp._core import version as __version__
 from fastmlp.device import get_num_threads, set_num_threads, show_config
+from fastmlp.device import version as __version__
 from fastmlp.io import load
 from fastmlp.layers import (
     Activation,
@@ -63,7 +65,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Import the modules that most programs do not need when they are first asked for."""
     if name in ("datasets", "plotting"):
         import importlib

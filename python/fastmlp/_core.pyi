@@ -13,7 +13,9 @@ Backend = Any
 
 class ActivationInfo(TypedDict):
     from_output: bool  # the derivative takes y; otherwise it takes x
-    parameter: str | None  # what the formula's one parameter is called (negative_slope, alpha, beta)
+    parameter: (
+        str | None
+    )  # what the formula's one parameter is called (negative_slope, alpha, beta)
     default: float
     least: float  # the smallest value allowed for the parameter
 
@@ -36,26 +38,93 @@ def losses() -> list[str]: ...
 def show_config() -> dict[str, Any]: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
+def fma_peak(dtype: str) -> float: ...  # GFLOP/s of one core, in registers
 
 # Random numbers, always drawn on the CPU (counter-based: the same for the same seed and stream).
 def random_uniform(out: Array, seed: int, stream: int) -> None: ...  # [0, 1)
 def random_normal(out: Array, seed: int, stream: int) -> None: ...  # mean 0, deviation 1
-def permutation(out: Array, seed: int, epoch: int) -> None: ...  # out: int64 (n,), the order of rows that `fit` uses
+def permutation(
+    out: Array, seed: int, epoch: int
+) -> None: ...  # out: int64 (n,), the order of rows that `fit` uses
 
 # One-record programs. Every array has the same dtype, float32 or float64; labels are int32.
-def matmul(backend: Backend, out: Array, a: Array, b: Array, transpose_a: bool, transpose_b: bool) -> None: ...
+def matmul(
+    backend: Backend, out: Array, a: Array, b: Array, transpose_a: bool, transpose_b: bool
+) -> None: ...
 def bias_add(backend: Backend, out: Array, x: Array, bias: Array) -> None: ...
-def activation_forward(backend: Backend, out: Array, x: Array, name: str, parameter: float) -> None: ...
-def activation_backward(backend: Backend, dx: Array, dy: Array, kept: Array, name: str, parameter: float) -> None: ...
-def dense_forward(backend: Backend, y: Array, x: Array, kernel: Array, bias: Array | None, name: str, parameter: float) -> None: ...
-def dense_backward(backend: Backend, dx: Array, dkernel: Array, dbias: Array, dy: Array, x: Array, y: Array, kernel: Array, name: str, parameter: float) -> None: ...
+def activation_forward(
+    backend: Backend, out: Array, x: Array, name: str, parameter: float
+) -> None: ...
+def activation_backward(
+    backend: Backend, dx: Array, dy: Array, kept: Array, name: str, parameter: float
+) -> None: ...
+def dense_forward(
+    backend: Backend,
+    y: Array,
+    x: Array,
+    kernel: Array,
+    bias: Array | None,
+    name: str,
+    parameter: float,
+) -> None: ...
+def dense_backward(
+    backend: Backend,
+    dx: Array,
+    dkernel: Array,
+    dbias: Array,
+    dz: Array,
+    dy: Array,
+    x: Array,
+    y: Array,
+    kernel: Array,
+    name: str,
+    parameter: float,
+) -> None: ...
 def softmax(backend: Backend, y: Array, x: Array) -> None: ...
 def softmax_backward(backend: Backend, dx: Array, dy: Array, y: Array) -> None: ...
-def loss(backend: Backend, row_loss: Array, gradient: Array, prediction: Array, target: Array, weight: Array | None, name: str, divisor: float) -> None:
+def loss(
+    backend: Backend,
+    row_loss: Array,
+    gradient: Array,
+    prediction: Array,
+    target: Array,
+    weight: Array | None,
+    name: str,
+    divisor: float,
+) -> None:
     """row_loss[i] = weight[i] * loss of row i; gradient = weight[i] * its derivative / divisor."""
 
-def sgd_update(backend: Backend, p: Array, g: Array, velocity: Array | None, learning_rate: float, momentum: float, nesterov: bool, weight_decay: float) -> None: ...
-def adam_update(backend: Backend, p: Array, g: Array, m: Array, v: Array, v_max: Array | None, step: int, learning_rate: float, beta1: float, beta2: float, epsilon: float, weight_decay: float, decoupled: bool) -> None: ...
+def update(
+    backend: Backend,
+    parameter: Array,
+    gradient: Array,
+    moments: Sequence[Array],
+    state: Array,
+    learning_rate: Array,
+    rule: Update,
+) -> None:
+    """`state` and `learning_rate` are one StepState and one float64, on the device."""
+
+class Update:
+    """An optimizer's rule, "sgd" or "adam", with its settings; 0 turns clipping off."""
+
+    def __init__(
+        self,
+        *,
+        rule: str,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        clip_norm: float = 0.0,
+        clip_value: float = 0.0,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        amsgrad: bool = False,
+    ) -> None: ...
+    @property
+    def moments(self) -> int: ...
 
 class Arguments:
     """The arrays that plans work on, by buffer name; keeps them alive.
@@ -70,15 +139,50 @@ class Arguments:
 class Network:
     """The layout of a network's parameters, and the plans lowered from it."""
 
-    def __init__(self, stages: Sequence[dict[str, Any]], features: int, dtype: str, replicas: int, backend: Backend) -> None: ...
-    parameters: int  # elements of one replica in the flat parameter array
-    state: int
-    outputs: int  # features of the output
-    tensors: list[Tensor]
-    def plan(self, section: str, rows: int, *, training: bool = False, loss: str | None = None, metrics: Sequence[str] = (), optimizer: dict[str, Any] | None = None, shuffle: bool = False, labels: bool = False, weighted: bool = False) -> Plan: ...
+    def __init__(
+        self,
+        stages: Sequence[dict[str, Any]],
+        features: int,
+        dtype: str,
+        replicas: int,
+        backend: Backend,
+    ) -> None: ...
+    @property
+    def parameters(self) -> int:
+        """Elements of one replica in the flat parameter array."""
+
+    @property
+    def state(self) -> int: ...
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def tensors(self) -> list[Tensor]: ...
+    def plan(
+        self,
+        section: str,
+        rows: int,
+        *,
+        training: bool = False,
+        loss: str | None = None,
+        metrics: Sequence[str] = (),
+        update: Update | None = None,
+        shuffle: bool = False,
+        labels: bool = False,
+        weighted: bool = False,
+    ) -> Plan:
+        """Sections: infer, forward, backward, train, evaluate, update (csrc/nn/lowering.h)."""
 
 class Plan:
-    workspace: int  # elements of one replica in the workspace
+    @property
+    def workspace(self) -> int:
+        """Elements of one replica in the workspace."""
+
     def run(self, arguments: Arguments, rows: int) -> None: ...
     def train(self, arguments: Arguments, total_rows: int, steps: int, seconds: float) -> int:
-        """Run at most `steps` steps until the end of the epoch or the time is up; return how many."""
+        """Run at most `steps` steps, until the rows end or the time is up; return how many."""
+
+class Inference:
+    """A network's low-latency forward on NumPy arrays; None where these must be converted first."""
+
+    def __init__(self, network: Network, parameters: Array) -> None: ...
+    def __call__(self, x: Any, out: Any) -> Any: ...

@@ -359,7 +359,6 @@ class ModelCheckpoint(Callback):
         mode: Literal["auto", "min", "max"] = "auto",
     ) -> None:
         self.path = os.fspath(path)
-        self.save_best_only = save_best_only
         self._monitor = _Monitor("ModelCheckpoint", monitor, mode) if save_best_only else None
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -523,9 +522,8 @@ class Progress:
         self._verbose = verbose
         self._bar: Any = None
         self._bar_time = -math.inf
-        self._ended: tuple[str, Logs] | None = None  # the last epoch, if it has left no line
+        self._ended: tuple[str, Logs] | None = None  # the last epoch, while it has no line
         self._line_time = time.perf_counter()
-        self._rows, self._seconds = 0, 0.0  # of training since the last line
 
     def begin_epoch(self, epoch: int, epochs: int, samples: int) -> None:
         """Say that an epoch begins.
@@ -571,27 +569,22 @@ class Progress:
 
     def end_epoch(self, logs: Logs) -> None:
         """Say that the epoch and its validation are over, and with which figures."""
-        if self._verbose == 0:
-            return
-        self._rows += self._samples
-        self._seconds += self._trained - self._begun
-        self._ended = self._title, logs
-        if self._verbose == 2 or time.perf_counter() - self._line_time >= self.LINE_SECONDS:
-            self._leave_line()
+        if self._verbose == 2:
+            rate = self._samples / max(self._trained - self._begun, 1e-9)
+            line = f"{self._title}: {_figures(logs)}, {rate:,.0f} samples/s"
+            print(line, file=self._file, flush=True)
+        elif self._verbose == 1:
+            self._ended = self._title, dict(logs)
+            if time.perf_counter() - self._line_time >= self.LINE_SECONDS:
+                self._leave_line()
 
     def _leave_line(self) -> None:
-        if self._ended is None:
-            return
-        title, logs = self._ended
-        rate = self._rows / max(self._seconds, 1e-9)
-        line = f"{title}: {_figures(logs)}, {rate:,.0f} samples/s"
-        if self._bar is None:
-            print(line, file=self._file, flush=True)
-        else:
-            self._bar.write(line, file=self._file)
-        self._ended = None
-        self._line_time = time.perf_counter()
-        self._rows, self._seconds = 0, 0.0
+        if self._ended is not None:
+            title, logs = self._ended
+            # Without the rate, which the bar shows, an accuracy and both losses fit 80 columns.
+            self._bar.write(f"{title}: {_figures(logs)}", file=self._file)
+            self._ended = None
+            self._line_time = time.perf_counter()
 
     def close(self) -> None:
         """Take the bar away and leave the last epoch's line; safe to call twice."""

@@ -160,7 +160,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=_count, help="default: 128, fewer if there are few rows")
     add("--optimizer", choices=list(OPTIMIZERS), default="adam", help="default: %(default)s")
     add("--learning-rate", type=float, help="at first; falls to 0 (default: 0.003, sgd: 0.1)")
-    add("--weight-decay", type=float, default=0.0, help="default: 0")
+    add("--weight-decay", type=float, help="default: 1 by the rows to train on")
     add("--seed", type=_seed, default=0, help="decides every random number (default: 0)")
     add("--threads", type=_count, help="default: one a core")
 
@@ -233,7 +233,7 @@ def _train(options: argparse.Namespace) -> int:
     data = _prepare(options)
     x, y = data.arrays(data.training)
     batch_size = options.batch_size or max(8, min(128, len(x) // 50))
-    model = _model(x.shape[1], data.pipeline.schema, math.ceil(len(x) / batch_size), options)
+    model = _model(x.shape, data.pipeline.schema, batch_size, options)
     if not options.quiet:
         _announce(data, model, options)
     stopping = fm.callbacks.EarlyStopping(patience=options.patience, restore_best_weights=True)
@@ -319,8 +319,9 @@ def _split(
 
 
 def _model(
-    inputs: int, schema: Schema, steps_per_epoch: int, options: argparse.Namespace
+    shape: tuple[int, int], schema: Schema, batch_size: int, options: argparse.Namespace
 ) -> fm.Sequential:
+    rows, inputs = shape
     layers: list[Any] = [fm.Input(inputs)]
     for units in options.hidden:
         layers.append(fm.Dense(units, activation=options.activation))
@@ -332,10 +333,11 @@ def _model(
         layers.append(fm.Dense(1))
     make, rate = OPTIMIZERS[options.optimizer]
     rate = rate if options.learning_rate is None else options.learning_rate
-    decay = fm.schedules.CosineDecay(rate, decay_steps=options.epochs * steps_per_epoch)
+    steps = options.epochs * math.ceil(rows / batch_size)
+    decay = 1 / rows if options.weight_decay is None else options.weight_decay
     model = fm.Sequential(layers, seed=options.seed, dtype=options.dtype)
     model.compile(
-        optimizer=make(decay, weight_decay=options.weight_decay),
+        optimizer=make(fm.schedules.CosineDecay(rate, steps), weight_decay=decay),
         loss="cross_entropy" if schema.classes else "mse",
         metrics=["accuracy"] if schema.classes else [],
     )
@@ -440,7 +442,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     if options.model is None:
-        fm.show_config()
+        _print_config(fm.show_config())
         return 0
     model, pipeline = _load(options.model)
     training = json.loads(model.extra_metadata["table"])["training"]
@@ -452,6 +454,17 @@ def _info(options: argparse.Namespace) -> int:
     print()
     model.summary()
     return 0
+
+
+def _print_config(config: dict[str, Any]) -> None:
+    blas, cuda = config["blas"], config["cuda"]
+    print(f"fastmlp {config['version']}")
+    _row("CPU", f"{config['instruction_set']}, {config['threads']} threads")
+    _row("BLAS", f"{blas['library']} {blas['version']}, core {blas['core']} ({blas['origin']})")
+    if blas["warning"]:
+        _row("", blas["warning"])
+    built = "built" if cuda["built"] else "not built"
+    _row("CUDA", f"{built}, {'a GPU is there' if cuda['available'] else 'no GPU to use'}")
 
 
 def _announce(data: _Data, model: fm.Sequential, options: argparse.Namespace) -> None:

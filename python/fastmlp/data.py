@@ -187,7 +187,7 @@ def train_test_split(
     seed = check_integer("train_test_split: seed", seed, at_least=0)
     check_number("train_test_split: test_size", test_size, above=0)
     n_test = ceil(test_size * n) if isinstance(test_size, (float, np.floating)) else int(test_size)
-    if not 0 < n_test < n:
+    if n_test >= n:
         raise ValueError(
             f"train_test_split: test_size={test_size} leaves {n - n_test} of {n} rows to train"
         )

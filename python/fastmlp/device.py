@@ -11,6 +11,8 @@ import numpy as np
 from fastmlp import _core
 from fastmlp._config import check_integer
 
+version = _core.version
+
 Array = Any  # NumPy's on the CPU, CuPy's on the GPU
 
 _MAX_RANK = 8  # of the core's views (csrc/core/view.h)
@@ -109,7 +111,8 @@ def real_array(operation: str, name: str, values: Any) -> Array:
         array = of(values).xp.asarray(values)
     else:
         try:
-            array = np.asarray(values)
+            bare = hasattr(values, "__dlpack__") and not hasattr(values, "__array__")
+            array = np.from_dlpack(values) if bare else np.asarray(values)
         except ValueError as error:  # ragged lists
             raise ValueError(f"{operation}: {name} is no regular array: {error}") from None
     if array.dtype.kind not in "biuf":
@@ -122,13 +125,13 @@ def real_array(operation: str, name: str, values: Any) -> Array:
 
 
 def like(result: Array, given: Any) -> Any:
-    """Return `result` as the kind of array that `given` is, where that is possible without a copy."""
+    """Return `result` as the kind of array that `given` is, where that needs no copy."""
     if isinstance(given, type(result)) or not hasattr(given, "__dlpack__"):
         return result
     if hasattr(given, "__array_namespace__"):
         return given.__array_namespace__().from_dlpack(result)
     library = sys.modules[type(given).__module__.partition(".")[0]]
-    return library.from_dlpack(result)
+    return library.from_dlpack(result) if hasattr(library, "from_dlpack") else result
 
 
 def set_num_threads(n: int) -> None:

@@ -98,7 +98,9 @@ class Engine:
 
     # ---- plans
 
-    def _plan(self, section: str, rows: int, rule: dict[str, Any] | None = None, **options: Any) -> Plan:
+    def _plan(
+        self, section: str, rows: int, rule: dict[str, Any] | None = None, **options: Any
+    ) -> Plan:
         key = (section, rows, tuple(sorted((rule or {}).items())), tuple(sorted(options.items())))
         plan = self._plans.pop(key, None)
         if plan is None:
@@ -134,7 +136,7 @@ class Engine:
     # ---- inference
 
     def call(self, x: Any, out: Any) -> Any:
-        """Run the low-latency forward, or return None where `x` or `out` must be converted first."""
+        """Run the low-latency forward; return None where `x` or `out` must be converted first."""
         return None if self._inference is None else self._inference(x, out)
 
     def infer(self, x: Array, chunk: int = CHUNK_ROWS) -> Array:
@@ -167,7 +169,7 @@ class Engine:
         metrics: Sequence[str],
         chunk: int = CHUNK_ROWS,
     ) -> Array:
-        """Return the sums over rows of the loss and of each native metric, (replicas, 1 + metrics)."""
+        """Return the sums over rows of the loss and each native metric: (replicas, 1 + metrics)."""
         plan = self._plan(
             "evaluate",
             chunk := min(chunk, len(x)),
@@ -279,7 +281,7 @@ class Engine:
     @property
     def stopped(self) -> bool:
         """Whether the last step was given up because its loss was not finite."""
-        return bool(self.state["not_finite"].any())
+        return any(self.state["not_finite"].tolist())
 
     def begin_epoch(self) -> None:
         """Go back to the first row and forget the sums."""

@@ -26,12 +26,20 @@ _KEY = "fastmlp"
 _MODEL_STATE = ("epoch", "forward")
 _EXTRA = "extra."
 
-_CLASSES: dict[str, type] = {
-    **layers.CLASSES,
-    **optimizers.CLASSES,
-    **schedules.CLASSES,
-    **initializers.CLASSES,
-}
+# What making a model of a damaged description may raise; the last two, for absurd sizes or depth.
+_DAMAGES = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
+# Apart, since there is a Constant schedule and a Constant initializer.
+_LAYERS: dict[str, type] = {**layers.CLASSES, **initializers.CLASSES}
+_OPTIMIZERS: dict[str, type] = {**optimizers.CLASSES, **schedules.CLASSES}
 
 
 def save(
@@ -83,7 +91,8 @@ def _by_name(metric: metrics.Metric) -> bool:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file such that it appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -91,10 +100,10 @@ def _write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # as if it had been opened in the ordinary way
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~mask)  # as if it had been opened in the ordinary way
+        temporary.replace(path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink()
         raise
 
 
@@ -143,7 +152,7 @@ def load(
         if description["format"] != _FORMAT:
             raise ValueError(f"unknown format {description['format']}")
         model = _model(description, tensors, device, dict(custom_layers or {}))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except _DAMAGES as error:
         raise ValueError(f"load: {path} is no model of fastmlp, or damaged: {error}") from error
     model.extra_metadata = metadata
     model.extra_arrays = {
@@ -178,7 +187,7 @@ def _model(
 ) -> Sequential:
     from fastmlp.sequential import Sequential
 
-    classes = {**_CLASSES, **custom_layers}
+    classes = {**_LAYERS, **custom_layers}
     model = Sequential(
         [from_config(config, classes) for config in description["layers"]],
         device=device,
@@ -192,7 +201,7 @@ def _model(
     for field in _MODEL_STATE:
         engine.state[field] = description["state"][field]
     if "optimizer" in description:
-        optimizer = from_config(description["optimizer"], classes)
+        optimizer = from_config(description["optimizer"], _OPTIMIZERS)
         loss = description.get("loss")
         model.optimizer = optimizer
         optimizer._claim(model)

@@ -19,8 +19,6 @@ from fastmlp.device import Array, Device, StepState, of, real_array
 ACTIVATIONS = _core.activations()
 LOSSES = tuple(_core.losses())
 
-_ACTIVATION_ALIASES = {"linear": "identity"}
-
 
 # ---- arrays in and out ---------------------------------------------------------------------
 
@@ -33,9 +31,18 @@ def _inputs(operation: str, **arrays: Any) -> tuple[Device, Any, list[Array]]:
     for array in given:
         if of(array) is not device:
             raise TypeError(f"{operation}: arrays on different devices")
-    double = any(array.dtype.itemsize >= 8 and array.dtype.kind == "f" for array in given)
-    dtype = np.dtype(np.float64 if double else np.float32)
-    return device, dtype, [None if a is None else a.astype(dtype, copy=False) for a in real.values()]
+    dtype = result_dtype(*given)
+    return (
+        device,
+        dtype,
+        [None if a is None else a.astype(dtype, copy=False) for a in real.values()],
+    )
+
+
+def result_dtype(*arrays: Array) -> Any:
+    """Return float64 where an array is of that precision or more, else float32."""
+    double = any(array.dtype.itemsize >= 8 and array.dtype.kind == "f" for array in arrays)
+    return np.dtype(np.float64 if double else np.float32)
 
 
 def _row_major(device: Device, array: Array) -> Array:
@@ -217,7 +224,7 @@ def resolve_activation(name: str, parameter: float | None = None) -> tuple[str, 
     ('leaky_relu', 0.01)
     """
     names = {key: key for key in ACTIVATIONS}
-    key = lookup("activation", name, names, _ACTIVATION_ALIASES)
+    key = lookup("activation", name, names)
     info = ACTIVATIONS[key]
     if parameter is None:
         return key, info["default"]
@@ -377,7 +384,8 @@ def dense_backward(
     Examples
     --------
     >>> import fastmlp as fm
-    >>> dx, dkernel, dbias = fm.kernels.dense_backward([[1.0]], [[2.0, 3.0]], [[5.0]], [[1.0], [1.0]])
+    >>> x, y, kernel = [[2.0, 3.0]], [[5.0]], [[1.0], [1.0]]
+    >>> dx, dkernel, dbias = fm.kernels.dense_backward([[1.0]], x, y, kernel)
     >>> dkernel
     array([[2.],
            [3.]])
@@ -395,18 +403,22 @@ def dense_backward(
             f"got {dy.shape}, {x.shape} and {kernel.shape}"
         )
     empty = device.xp.empty
-    outputs = [empty(x.shape, dtype), empty(kernel.shape, dtype), empty(kernel.shape[1], dtype)]
-    arrays = [_row_major(device, dy), _matmul_operand(device, x), _row_major(device, y)]
+    dx, dkernel = empty(x.shape, dtype), empty(kernel.shape, dtype)
+    dbias, dz = empty(kernel.shape[1], dtype), empty(dy.shape, dtype)
     _core.dense_backward(
         device.backend,
-        *outputs,
-        empty(dy.shape, dtype),
-        *arrays,
+        dx,
+        dkernel,
+        dbias,
+        dz,
+        _row_major(device, dy),
+        _matmul_operand(device, x),
+        _row_major(device, y),
         _matmul_operand(device, kernel),
         key,
         value,
     )
-    return outputs[0], outputs[1], outputs[2]
+    return dx, dkernel, dbias
 
 
 # ---- softmax and losses --------------------------------------------------------------------
@@ -494,7 +506,7 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> tuple[Array, Array]:
     array([[ 0.5, -0.5]])
     """
     operation = "softmax_cross_entropy"
-    device, _, (z,) = _inputs(operation, logits=logits)
+    _, _, (z,) = _inputs(operation, logits=logits)
     if z.ndim != 2:
         raise ValueError(f"{operation}: logits must have shape (n, classes), got {z.shape}")
     target = real_array(operation, "labels", labels)
@@ -509,7 +521,7 @@ def class_labels(operation: str, labels: Array, rows: int, classes: int) -> Arra
     Raises
     ------
     ValueError
-        If their number is wrong, or one is fractional or outside 0..classes-1; the message names it.
+        If their number is wrong, or one is fractional or outside 0..classes-1.
     """
     if labels.shape not in ((rows,), (rows, 1)):
         raise ValueError(
@@ -596,9 +608,7 @@ def _update(
     learning_rate = check_number(f"{operation}: learning_rate", learning_rate, at_least=0)
     rate = device.xp.asarray([learning_rate])
     g = _row_major(device, g.astype(dtype, copy=False))
-    _core.update(
-        device.backend, p, g, list(moments.values()), state, rate, _core.Update(**rule)
-    )
+    _core.update(device.backend, p, g, list(moments.values()), state, rate, _core.Update(**rule))
 
 
 def check_beta(owner: str, betas: Any, index: int) -> float:
@@ -837,3 +847,32 @@ def permutation(n: int, seed: int, epoch: int) -> np.ndarray[Any, Any]:
     out = np.empty(n, np.int64)
     _core.permutation(out, _counter("seed", seed), _counter("epoch", epoch))
     return out
+
+
+# ---- the machine ---------------------------------------------------------------------------
+
+
+def fma_peak(dtype: str = "float32") -> float:
+    """Measure what one core can do at most: multiply-adds in registers, for about 10 ms.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"}
+
+    Returns
+    -------
+    float
+        GFLOP/s, of which a matrix product is a fraction.
+
+    Raises
+    ------
+    ValueError
+        If the dtype is another one.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.kernels.fma_peak() > 0
+    True
+    """
+    return _core.fma_peak(dtype)

@@ -10,7 +10,7 @@ from typing import Any
 from fastmlp import initializers
 from fastmlp._config import check_integer, check_number, lookup
 from fastmlp.device import Array
-from fastmlp.kernels import resolve_activation
+from fastmlp.kernels import ACTIVATIONS, resolve_activation
 
 Shape = tuple[int, ...]
 Stage = dict[str, Any]
@@ -85,19 +85,20 @@ def row_shape(owner: str, shape: Any) -> Shape:
     return tuple(check_integer(f"{owner}: shape", size, at_least=1) for size in sizes)
 
 
-def _activation_stage(name: str, parameter: float | None = None) -> Stage:
-    key, value = resolve_activation(name, parameter)
-    return {"kind": "activation", "name": key, "parameter": value}
+_ACTIVATIONS = {name: name for name in (*ACTIVATIONS, "softmax")}
 
 
-def _ending(activation: str | None) -> list[Stage]:
-    """Return the stages of an ``activation=`` argument."""
-    if activation is None:
+def _activation_stages(name: str | None, parameter: float | None = None) -> list[Stage]:
+    """Return what the core does for an activation; nothing for none."""
+    if name is None:
         return []
-    if isinstance(activation, str) and activation.lower() == "softmax":
+    key = lookup("activation", name, _ACTIVATIONS, {"linear": "identity"})
+    if key == "softmax":
         return [{"kind": "softmax"}]
-    stage = _activation_stage(activation)
-    return [] if stage["name"] == "identity" else [stage]
+    key, value = resolve_activation(key, parameter)
+    if key == "identity":
+        return []
+    return [{"kind": "activation", "name": key, "parameter": value}]
 
 
 @dataclass(eq=False)
@@ -146,7 +147,7 @@ class Dense(Layer):
 
     def __post_init__(self) -> None:
         self.units = check_integer("Dense: units", self.units, at_least=1)
-        _ending(self.activation)
+        _activation_stages(self.activation)
         for name in ("kernel_initializer", "bias_initializer"):
             given = getattr(self, name)
             if not isinstance(given, str):
@@ -164,7 +165,7 @@ class Dense(Layer):
 
     def _stages(self) -> list[Stage]:
         dense = {"kind": "dense", "units": self.units, "use_bias": self.use_bias}
-        return [dense, *_ending(self.activation)]
+        return [dense, *_activation_stages(self.activation)]
 
     @property
     def label(self) -> str:
@@ -173,7 +174,7 @@ class Dense(Layer):
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """"kernel" and, where there is one, "bias"."""
+        """ "kernel" and, where there is one, "bias"."""
         return self._views
 
     @property
@@ -244,9 +245,7 @@ class Activation(Layer):
         self._stages()
 
     def _stages(self) -> list[Stage]:
-        if isinstance(self.name, str) and self.name.lower() == "softmax":
-            return [{"kind": "softmax"}]
-        return [_activation_stage(self.name, self.parameter)]
+        return _activation_stages(self.name, self.parameter)
 
     @property
     def label(self) -> str:
@@ -266,7 +265,7 @@ class ReLU(Layer):
     """
 
     def _stages(self) -> list[Stage]:
-        return [_activation_stage("relu")]
+        return _activation_stages("relu")
 
 
 @dataclass(eq=False)
@@ -281,7 +280,7 @@ class Sigmoid(Layer):
     """
 
     def _stages(self) -> list[Stage]:
-        return [_activation_stage("sigmoid")]
+        return _activation_stages("sigmoid")
 
 
 @dataclass(eq=False)
@@ -296,7 +295,7 @@ class Tanh(Layer):
     """
 
     def _stages(self) -> list[Stage]:
-        return [_activation_stage("tanh")]
+        return _activation_stages("tanh")
 
 
 @dataclass(eq=False)
@@ -370,8 +369,7 @@ class Dropout(Layer):
 
 
 CLASSES: dict[str, type[Layer]] = {
-    cls.__name__: cls
-    for cls in (Dense, Activation, ReLU, Sigmoid, Tanh, Softmax, Flatten, Dropout)
+    cls.__name__: cls for cls in (Dense, Activation, ReLU, Sigmoid, Tanh, Softmax, Flatten, Dropout)
 }
 
 

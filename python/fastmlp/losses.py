@@ -239,19 +239,16 @@ def get(identifier: str | Loss | Function) -> Loss:
     return lookup("loss", identifier, _BY_NAME, _ALIASES)
 
 
-def _evaluate(
-    loss: Loss, prediction: Any, target: Any, sample_weight: Any
-) -> tuple[float, Array]:
+def _evaluate(loss: Loss, prediction: Any, target: Any, sample_weight: Any) -> tuple[float, Array]:
     z = real_array(loss.name, "prediction", prediction)
     if z.ndim not in (1, 2):
         raise ValueError(f"{loss.name}: predictions must have shape (n, outputs), got {z.shape}")
-    if z.dtype not in (np.float32, np.float64):
-        z = z.astype(np.float32)
-    rows = z.reshape(len(z), -1)
-    if not len(rows):
+    if not len(z):
         raise ValueError(f"{loss.name}: there are no rows")
-    t = loss.target(real_array(loss.name, "target", target), *rows.shape, z.dtype)
-    weight = row_weights(loss.name, sample_weight, len(rows), z.dtype)
+    rows = z.reshape(len(z), -1).astype(kernels.result_dtype(z), copy=False)
+    count, outputs = rows.shape
+    t = loss.target(real_array(loss.name, "target", target), count, outputs, rows.dtype)
+    weight = row_weights(loss.name, sample_weight, len(rows), rows.dtype)
     each, gradient = kernels.loss_and_gradient(loss.name, rows, t, weight, float(len(rows)))
     return float(each.sum(dtype=np.float64)) / len(rows), gradient.reshape(z.shape)
 

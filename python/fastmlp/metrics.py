@@ -24,7 +24,9 @@ def _rows(name: str, prediction: npt.ArrayLike, target: npt.ArrayLike) -> tuple[
             f"got shapes {prediction.shape} and {target.shape}"
         )
     if prediction.size == 0 or target.size == 0:
-        raise ValueError(f"{name}: there are no rows, got shape {prediction.shape}")
+        raise ValueError(
+            f"{name}: there are no values, got shapes {prediction.shape} and {target.shape}"
+        )
     return prediction.reshape(len(prediction), -1), target.reshape(len(target), -1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Optimizer:
-    """What all optimizers have: clipping, a learning rate, and moments of the first model they step.
+    """What all optimizers have: a learning rate, clipping, and moments for the model they step.
 
     Attributes
     ----------
@@ -31,9 +32,13 @@ class Optimizer:
         Each element of the gradient is limited to plus or minus this, after `clip_norm`.
     """
 
+    learning_rate: float | schedules.Schedule
+
     def __post_init__(self) -> None:
         self._model: weakref.ref[Sequential] | None = None
-        self.moments: list[Array] = []  # of the model's flat parameters, each (replicas, parameters)
+        self.moments: list[
+            Array
+        ] = []  # of the model's flat parameters, each (replicas, parameters)
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "learning_rate":
@@ -85,9 +90,9 @@ class Optimizer:
 
     def rates(self, first: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the learning rates of the updates from `first` on; one number if constant."""
-        schedule = schedules.get(self.learning_rate)  # type: ignore[attr-defined]
-        if isinstance(schedule, schedules.Constant):
-            count = 1
+        if isinstance(self.learning_rate, (int, float)):  # the usual case, kept short
+            return np.array([check_number("learning_rate", self.learning_rate, at_least=0)])
+        schedule = schedules.get(self.learning_rate)
         return np.ascontiguousarray(schedule(np.arange(first, first + count)), np.float64)
 
 
@@ -222,6 +227,7 @@ class AdamW(Adam):
 
 
 CLASSES: dict[str, type[Optimizer]] = {"SGD": SGD, "Adam": Adam, "AdamW": AdamW}
+_BY_NAME: dict[str, Callable[[], Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 
 
 def get(identifier: str | Optimizer) -> Optimizer:
@@ -242,4 +248,4 @@ def get(identifier: str | Optimizer) -> Optimizer:
     """
     if isinstance(identifier, Optimizer):
         return identifier
-    return lookup("optimizer", identifier, {name.lower(): cls for name, cls in CLASSES.items()})()
+    return lookup("optimizer", identifier, _BY_NAME)()

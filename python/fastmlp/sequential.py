@@ -17,7 +17,7 @@ from fastmlp.callbacks import Callback, History
 from fastmlp.device import Array
 from fastmlp.engine import CHUNK_ROWS, Engine
 from fastmlp.layers import Input, Layer, Shape
-from fastmlp.training import evaluate, fit, train_on_batch
+from fastmlp.training import Verbosity, evaluate, fit, train_on_batch
 
 
 class Sequential:
@@ -80,9 +80,9 @@ class Sequential:
         name: str | None = None,
     ) -> None:
         self._device = devices.get(device)
-        self._dtype = np.dtype(dtype)
-        if self._dtype not in (np.float32, np.float64):
+        if dtype not in ("float32", "float64"):
             raise ValueError(f"Sequential: dtype must be 'float32' or 'float64', got {dtype!r}")
+        self._dtype = np.dtype(dtype)
         if precision is not None:
             raise ValueError(f"Sequential: device {device!r} has no precision {precision!r}")
         self._seed = (
@@ -90,6 +90,8 @@ class Sequential:
             if seed is None
             else check_integer("Sequential: seed", seed, at_least=0)
         )
+        if self._seed >= 1 << 64:
+            raise ValueError(f"Sequential: seed must be below 2**64, got {seed}")
         self.name = name
         self._layers: list[Layer] = []
         self._input_shape: Shape | None = None
@@ -121,7 +123,7 @@ class Sequential:
     @property
     def dtype(self) -> str:
         """ "float32" or "float64"."""
-        return self._dtype.name
+        return str(self._dtype)
 
     @property
     def device(self) -> str:
@@ -255,7 +257,8 @@ class Sequential:
         if self.built:
             if shape != self._input_shape:
                 raise ValueError(
-                    f"build: this model was built for rows of shape {self._input_shape}, got {shape}"
+                    f"build: this model was built for rows of shape {self._input_shape}, "
+                    f"got {shape}"
                 )
             return
         if not self._layers:
@@ -269,14 +272,14 @@ class Sequential:
         for index, layer in enumerate(self._layers):
             shapes.append(layer._infer(shapes[-1]))
             stages += [{**stage, "layer": index} for stage in layer._stages()]
-        engine = Engine(self._device, stages, prod(shape), self._dtype.name, [self._seed])
+        engine = Engine(self._device, stages, prod(shape), str(self._dtype), [self._seed])
         views = engine.views(engine.parameters)
         if initialise:
             for (index, name), view in views.items():
                 layer = self._layers[index]
                 initializer = initializers.get(getattr(layer, f"{name}_initializer"))
                 stream = 2 * index + (name == "bias")
-                values = initializer(view.shape, self._dtype.name, seed=self._seed, stream=stream)
+                values = initializer(view.shape, str(self._dtype), seed=self._seed, stream=stream)
                 view[...] = self._device.xp.asarray(values)
         self._engine_or_none = engine
         self._input_shape = shape
@@ -354,8 +357,9 @@ class Sequential:
                 f"{first}: input has shape {array.shape}, but this model was built for "
                 f"(rows, {', '.join(map(str, self._input_shape))})"
             )
-        xp = self._device.xp
-        result = xp.ascontiguousarray(array.reshape(len(array), -1), self._dtype)
+        flat = array.reshape(len(array), prod(self._input_shape))
+        with np.errstate(over="ignore" if finite else "warn"):  # infinite then, and refused
+            result = self._device.xp.ascontiguousarray(flat, self._dtype)
         if finite:
             self._check_finite(operation, "x", result)
         return result
@@ -370,9 +374,9 @@ class Sequential:
             f"(as {array.dtype}); check_finite=False turns this check off"
         )
 
-    def _single(self, x: Any) -> bool:
+    def _single(self, x: Array) -> bool:
         """Return whether x is one row without a dimension for rows."""
-        return self._input_shape is not None and np.shape(x) == self._input_shape
+        return self._input_shape is not None and x.shape == self._input_shape
 
     # ---- inference
 
@@ -412,8 +416,9 @@ class Sequential:
         return self._call_slowly(x, out)
 
     def _call_slowly(self, x: Any, out: Array | None) -> Any:
-        single = self._single(x) or (not self.built and np.ndim(x) == 1)
-        rows = self._rows("Sequential", np.asarray(x)[None] if single else x)
+        array = devices.real_array("Sequential", "x", x)
+        single = self._single(array) or (not self.built and array.ndim == 1)
+        rows = self._rows("Sequential", array[None] if single else array)
         y = self._engine.infer(rows)
         y = y[0] if single else y
         if out is None:
@@ -434,7 +439,7 @@ class Sequential:
         x : array, shape (n, ...) or that of one row
             NumPy, CuPy, or anything that has DLPack or that NumPy converts.
         batch_size : int, optional
-            Rows at a time; it changes nothing but the memory needed.
+            Rows at a time: it decides about the memory needed, and about rounding in the last bit.
 
         Returns
         -------
@@ -456,8 +461,9 @@ class Sequential:
         (2, 2)
         """
         chunk = _batch_size("predict", batch_size)
-        single = self._single(x)
-        rows = self._rows("predict", np.asarray(x)[None] if single else x)
+        array = devices.real_array("predict", "x", x)
+        single = self._single(array)
+        rows = self._rows("predict", array[None] if single else array)
         y = self._engine.infer(rows, chunk)
         return devices.like(y[0] if single else y, x)
 
@@ -520,7 +526,7 @@ class Sequential:
         callbacks: Iterable[Callback | Callable[..., Any]] = (),
         initial_epoch: int = 0,
         check_finite: bool = True,
-        verbose: int | str = "auto",
+        verbose: Verbosity = "auto",
     ) -> History:
         """Train by mini-batches.
 
@@ -548,7 +554,7 @@ class Sequential:
         check_finite : bool, default True
             Whether NaN and infinity in the data are an error.
         verbose : {"auto", 0, 1, 2}
-            "auto" shows progress where stderr is a terminal; 1 always; 2 a line an epoch; 0 nothing.
+            "auto" shows progress if stderr is a terminal; 1 always; 2 a line an epoch; 0 never.
 
         Returns
         -------
@@ -912,7 +918,10 @@ class Sequential:
         rows.append(("Total", "", total))
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         widths[0] += 2
-        lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
+        lines = [
+            f"{name:<{widths[0]}}  {shape:>{widths[1]}}  {count:>{widths[2]}}".rstrip()
+            for name, shape, count in rows
+        ]
         rule = "-" * max(map(len, lines))
         print("\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]]))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, isfinite
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from fastmlp.optimizers import Optimizer
 
 if TYPE_CHECKING:
     from fastmlp.sequential import Sequential
+
+Verbosity = Literal["auto", 0, 1, 2]
 
 # Training comes back to Python this often, for the progress bar, callbacks and Ctrl-C.
 _SECONDS_PER_CALL = 0.05
@@ -83,7 +85,7 @@ def _prepare(
         target = loss.target(target, len(rows), model._engine.outputs, model.dtype)
         _check_ending(model, loss, target)
     if class_weight is not None:
-        by_class = _class_weights(operation, class_weight, target, model.dtype)
+        by_class = _class_weights(model, operation, class_weight, target)
         weight = by_class if weight is None else weight * by_class
     return _Data(rows, target, weight)
 
@@ -94,19 +96,21 @@ def _check_ending(model: Sequential, loss: Loss, target: Array) -> None:
 
 
 def _class_weights(
-    operation: str, class_weight: Mapping[int, float], target: Array, dtype: str
+    model: Sequential, operation: str, class_weight: Mapping[int, float], target: Array
 ) -> Array:
+    """Return a weight for each row by its class: a label, the largest probability, or 0 and 1."""
     if not isinstance(class_weight, Mapping):
         raise TypeError(
             f"{operation}: class_weight must be a dict of class to weight, "
             f"got {type(class_weight).__name__}"
         )
-    if target.ndim == 2 and target.shape[1] > 1:
-        labels = target.argmax(axis=1)
-    else:
-        labels = target.reshape(len(target))
-    weight = devices.of(target).xp.ones(len(labels), dtype)
+    one_hot = target.ndim == 2 and target.shape[1] > 1
+    labels = target.argmax(axis=1) if one_hot else target.reshape(len(target))
+    classes = max(model._engine.outputs, 2)
+    weight = devices.of(target).xp.ones(len(labels), model.dtype)
     for label, value in class_weight.items():
+        if label not in range(classes):
+            raise ValueError(f"{operation}: class_weight has {label!r}, outside 0..{classes - 1}")
         weight[labels == label] = check_number(
             f"{operation}: class_weight of {label}", value, at_least=0
         )
@@ -188,11 +192,7 @@ class _Steps:
         self.needs_batches = self.in_python or own_metrics
         self.one_by_one = one_by_one or self.needs_batches
         self._order: Array | None = None
-
-    @property
-    def total(self) -> int:
-        """Steps in an epoch."""
-        return ceil(len(self.data) / self.batch_size)
+        self.total = ceil(len(data) / batch_size)  # in an epoch
 
     def begin_epoch(self) -> _Sums:
         """Start at the first row."""
@@ -254,7 +254,9 @@ class _NotFinite(Exception):
         self.steps = steps
 
 
-def call_loss(loss: Loss, prediction: Array, target: Array, weight: Array | None) -> tuple[float, Array]:
+def call_loss(
+    loss: Loss, prediction: Array, target: Array, weight: Array | None
+) -> tuple[float, Array]:
     """Call a loss of one's own and check what it returns.
 
     Raises
@@ -274,6 +276,8 @@ def call_loss(loss: Loss, prediction: Array, target: Array, weight: Array | None
             f"{loss.name}: its gradient must have shape {prediction.shape}, "
             f"got {np.shape(gradient)}"
         )
+    if np.ndim(value) != 0 or not isinstance(value, (int, float, np.number, np.ndarray)):
+        raise TypeError(f"{loss.name}: a loss must be a number, got {value!r}")
     return float(value), gradient
 
 
@@ -292,7 +296,7 @@ def fit(
     callbacks: Iterable[Callback | Callable[..., Any]],
     initial_epoch: int,
     check_finite: bool,
-    verbose: int | str,
+    verbose: Verbosity,
 ) -> History:
     """Train; see `Sequential.fit`."""
     _, optimizer = _compiled(model, "fit")
@@ -304,8 +308,8 @@ def fit(
         raise RuntimeError("fit: this model has no parameters to train")
     data, validation = _validation(model, data, validation_split, validation_data, check_finite)
 
-    history = History()
-    callback = CallbackList([history, *_listed(callbacks)], model)
+    callback = CallbackList(callbacks, model)
+    history = callback.history
     steps = _Steps(model, data, batch_size, shuffle, callback.per_batch)
     progress = Progress(verbose)
     engine = model._engine
@@ -316,14 +320,14 @@ def fit(
             callback.on_train_begin({})
             for epoch in range(initial_epoch, epochs):
                 callback.on_epoch_begin(epoch, {})
-                rate = float(optimizer.rates(int(engine.state["step"][0]), 1)[0])
                 progress.begin_epoch(epoch, epochs, len(data))
                 sums, done = steps.begin_epoch(), 0
                 while done < steps.total and not interrupt.seen:
                     try:
                         made = steps.advance(done, sums, _SECONDS_PER_CALL)
                     except _NotFinite as error:
-                        raise _not_finite_error(epoch, done + error.steps, optimizer) from None
+                        where = f"fit: the loss at epoch {epoch}, step {done + error.steps}"
+                        raise _not_finite_error(where, optimizer) from None
                     done += made
                     logs = sums.logs()
                     progress.update(sums.rows, logs)
@@ -335,7 +339,7 @@ def fit(
                 if validation is not None and not interrupt.seen:
                     figures = _figures(model, validation, CHUNK_ROWS)
                     logs |= {f"val_{name}": value for name, value in figures.items()}
-                logs["learning_rate"] = rate
+                logs["learning_rate"] = float(engine.state["learning_rate"][0])
                 progress.end_epoch(logs)
                 callback.on_epoch_end(epoch, logs)
                 if model.stop_training or interrupt.seen:
@@ -348,16 +352,10 @@ def fit(
     return history
 
 
-def _listed(callbacks: Any) -> list[Any]:
-    """Return callbacks as a list; a single one may come alone."""
-    return [callbacks] if callable(callbacks) or isinstance(callbacks, Callback) else list(callbacks)
-
-
-def _not_finite_error(epoch: int, step: int, optimizer: Optimizer) -> FloatingPointError:
+def _not_finite_error(where: str, optimizer: Optimizer) -> FloatingPointError:
     return FloatingPointError(
-        f"fit: the loss is no longer finite at epoch {epoch}, step {step}; the model is as after "
-        f"the step before. Try a smaller learning rate (it was {optimizer.learning_rate}) or "  # type: ignore[attr-defined]
-        "clip_norm, and scale the inputs"
+        f"{where} is not finite; the model is as after the step before. Try a smaller learning "
+        f"rate (it was {optimizer.learning_rate}) or clip_norm, and scale the inputs"
     )
 
 
@@ -398,15 +396,13 @@ def train_on_batch(model: Sequential, x: Any, y: Any, sample_weight: Any) -> flo
     try:
         steps.advance(0, sums, 0.0)
     except _NotFinite:
-        raise _not_finite_error(0, 0, optimizer) from None
+        raise _not_finite_error("train_on_batch: the loss", optimizer) from None
     finally:
         model._engine.begin_epoch()
     return sums.logs()["loss"]
 
 
-def evaluate(
-    model: Sequential, x: Any, y: Any, sample_weight: Any, chunk: int
-) -> dict[str, float]:
+def evaluate(model: Sequential, x: Any, y: Any, sample_weight: Any, chunk: int) -> dict[str, float]:
     """Compute loss and metrics; see `Sequential.evaluate`."""
     return _figures(model, _prepare(model, "evaluate", x, y, sample_weight), chunk)
 
@@ -416,9 +412,7 @@ def _figures(model: Sequential, data: _Data, chunk: int) -> dict[str, float]:
     engine = model._engine
     sums = _Sums(model.metrics)
     if loss.native:
-        totals = engine.evaluate(
-            data.x, data.target, data.weight, loss, sums.native_names, chunk
-        )
+        totals = engine.evaluate(data.x, data.target, data.weight, loss, sums.native_names, chunk)
         sums.take(len(data), totals[0])
         logs = sums.logs()
     else:
@@ -428,4 +422,3 @@ def _figures(model: Sequential, data: _Data, chunk: int) -> dict[str, float]:
         prediction = engine.infer(data.x, chunk)
         logs |= {metric.name: metric(prediction, data.target) for metric in needed}
     return logs
-

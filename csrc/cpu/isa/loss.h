@@ -36,8 +36,8 @@ void softmax(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols) {
   using V = Vec<T>;
   for (std::int64_t i = 0; i < rows; ++i) {
     const V sum(shifted_exp(y[i], x[i], row_max(x[i], cols), cols));
-    for_columns<T>(cols,
-                   [&](std::int64_t j, auto n) { (V::load(y[i] + j, n) / sum).store(y[i] + j, n); });
+    for_columns<T>(
+        cols, [&](std::int64_t j, auto n) { (V::load(y[i] + j, n) / sum).store(y[i] + j, n); });
   }
 }
 
@@ -123,21 +123,24 @@ void loss(T* row_loss, Rows<T> gradient, Rows<const T> prediction, Targets<T> ta
   });
 }
 
+// Of the first largest element; -1 where there is NaN, which predicts nothing.
 template <class T>
 FASTMLP_FN std::int64_t argmax(const T* x, std::int64_t cols) {
   std::int64_t best = 0;
-  for (std::int64_t j = 1; j < cols; ++j)
+  for (std::int64_t j = 0; j < cols; ++j) {
+    if (x[j] != x[j]) return -1;
     if (x[j] > x[best]) best = j;
+  }
   return best;
 }
 
 template <class T>
-FASTMLP_FN T accuracy_row(const T* y, const std::int32_t* label, const T* values,
-                          std::int64_t cols, const Metric& metric) {
+FASTMLP_FN T accuracy_row(const T* y, const std::int32_t* label, const T* values, std::int64_t cols,
+                          const Metric& metric) {
   if (!metric.elementwise) return argmax(y, cols) == (label ? *label : argmax(values, cols));
   std::int64_t right = 0;
   for (std::int64_t j = 0; j < cols; ++j)
-    right += (y[j] > T(metric.threshold)) == (values[j] > T(0.5));
+    right += y[j] == y[j] && (y[j] > T(metric.threshold)) == (values[j] > T(0.5));
   return T(right) / T(cols);
 }
 
@@ -149,9 +152,8 @@ void metric(T* row_value, Rows<const T> prediction, Targets<T> target, std::int6
   if (metric.kind != MetricKind::accuracy)
     return loss<T>(row_value, {}, prediction, target, nullptr, rows, cols, index, 1);
   for (std::int64_t i = 0; i < rows; ++i)
-    row_value[i] =
-        accuracy_row<T>(prediction[i], target.labels ? target.labels + i : nullptr,
-                        target.labels ? nullptr : target.values[i], cols, metric);
+    row_value[i] = accuracy_row<T>(prediction[i], target.labels ? target.labels + i : nullptr,
+                                   target.labels ? nullptr : target.values[i], cols, metric);
 }
 
 }  // namespace fastmlp::cpu::FASTMLP_ISA

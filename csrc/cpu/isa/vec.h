@@ -1,5 +1,5 @@
-// A SIMD vector as a value type for the formulas of core/, for the instruction set that this file is
-// compiled for. Arithmetic and comparison are the compiler's own (GCC's and Clang's vector
+// A SIMD vector as a value type for the formulas of core/, for the instruction set that this file
+// is compiled for. Arithmetic and comparison are the compiler's own (GCC's and Clang's vector
 // extensions); the few things they lack are intrinsics with a plain fallback.
 //
 // Everything lies in a namespace of the instruction set and is always inlined: see the trap in
@@ -32,8 +32,7 @@ struct Vec {
   static constexpr int lanes = vector_bytes / int(sizeof(S));
   typedef S Native __attribute__((vector_size(vector_bytes)));
   typedef Int NativeInt __attribute__((vector_size(vector_bytes)));
-  typedef S Unaligned
-      __attribute__((vector_size(vector_bytes), aligned(alignof(S)), may_alias));
+  typedef S Unaligned __attribute__((vector_size(vector_bytes), aligned(alignof(S)), may_alias));
 
   Native v;
 
@@ -42,7 +41,9 @@ struct Vec {
   // Subtracting zero keeps the sign of -0.
   FASTMLP_FN explicit Vec(double x) : v(S(x) - Native{}) {}
 
-  static FASTMLP_FN Vec load(const S* p) { return Vec(Native(*reinterpret_cast<const Unaligned*>(p))); }
+  static FASTMLP_FN Vec load(const S* p) {
+    return Vec(Native(*reinterpret_cast<const Unaligned*>(p)));
+  }
   FASTMLP_FN void store(S* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
 
   // The first n lanes, 0 < n <= lanes; the others are 0.

@@ -1,0 +1,141 @@
+"""Correctness before timing, then every side in turn, round after round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Protocol
+
+import numpy as np
+
+from bench.worker import Task
+from bench.workloads import Array
+
+STEPS_CHECKED = 10
+TOLERANCE = 1e-4  # relative, in float32
+
+
+class DisagreementError(RuntimeError):
+    """Sides that do not compute the same are not compared in speed."""
+
+
+class Timed(Protocol):
+    """What can be measured: a `Worker`."""
+
+    side: str
+    threads: int
+
+    def call(self, method: str, *args: Any) -> Any: ...
+    def elapsed(self, task: Task, repeats: int) -> float: ...
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The times of one side's steps or calls, one from each round, in seconds."""
+
+    side: str
+    threads: int
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Of the rounds."""
+        return float(np.median(self.rounds))
+
+    @property
+    def spread(self) -> float:
+        """Half the distance of the quartiles, relative to the median."""
+        low, high = np.quantile(self.rounds, [0.25, 0.75])
+        return float((high - low) / 2 / self.median)
+
+
+def check(workers: Sequence[Timed], tasks: Sequence[Task]) -> dict[str, float]:
+    """Compare the sides' losses over ten steps and their outputs.
+
+    Returns
+    -------
+    dict of float
+        "losses", and each inference task by its text: the largest relative difference.
+
+    Raises
+    ------
+    DisagreementError
+        If one is above the tolerance.
+    """
+    found = {}
+    for worker in workers:
+        worker.call("reset")
+    for task in tasks:
+        if task.kind == "infer":
+            outputs = {_label(w): w.call("infer", task.rows) for w in workers}
+            found[task.text] = agree(f"outputs, {task.rows} rows", outputs, relative_to_all=True)
+    losses = {_label(w): np.array(w.call("losses", STEPS_CHECKED)) for w in workers}
+    found["losses"] = agree(f"losses of {STEPS_CHECKED} steps", losses)
+    return found
+
+
+def agree(what: str, results: Mapping[str, Array], *, relative_to_all: bool = False) -> float:
+    """Return the largest difference between any two results, relative to the values.
+
+    Parameters
+    ----------
+    what : str
+        For the message.
+    results : mapping of str to array
+        By the side's name.
+    relative_to_all : bool, default False
+        Whether to divide by the largest value in place of each one's own: for outputs near zero.
+
+    Raises
+    ------
+    DisagreementError
+        If it is above the tolerance, or something is not finite.
+    """
+    worst = 0.0
+    for (one, a), (other, b) in combinations(results.items(), 2):
+        scale = np.abs(a).max() if relative_to_all else np.abs(a)
+        difference = float(np.max(np.abs(a - b) / scale))
+        if not difference <= TOLERANCE:
+            raise DisagreementError(
+                f"{what}: {one} and {other} differ by {difference:.1e} (relative), more than "
+                f"{TOLERANCE:.0e}; not timed"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def interleave(
+    workers: Sequence[Timed], task: Task, steps: int, rounds: int, budget: float
+) -> list[Timing]:
+    """Time every worker in each round, each for about `budget` seconds.
+
+    A repeat of the task is an epoch of so many steps, or `steps` = 1 call.
+    """
+    repeats = [_repeats(worker, task, budget) for worker in workers]
+    seconds: list[list[float]] = [[] for _ in workers]
+    for _ in range(rounds):
+        for worker, n, mine in zip(workers, repeats, seconds):
+            mine.append(worker.elapsed(task, n) / (n * steps))
+    return [Timing(w.side, w.threads, tuple(mine)) for w, mine in zip(workers, seconds)]
+
+
+def best(timings: Sequence[Timing]) -> dict[str, Timing]:
+    """Return each side's timing at the number of threads that suits it best."""
+    fastest: dict[str, Timing] = {}
+    for timing in timings:
+        if timing.side not in fastest or timing.median < fastest[timing.side].median:
+            fastest[timing.side] = timing
+    return fastest
+
+
+def _label(worker: Timed) -> str:
+    return f"{worker.side} ({worker.threads} threads)"
+
+
+def _repeats(worker: Timed, task: Task, budget: float) -> int:
+    """Return how many epochs or calls take about `budget` seconds; this also warms the side up."""
+    repeats = 1
+    while (elapsed := worker.elapsed(task, repeats)) < budget / 4:
+        repeats *= 4
+    return max(1, round(repeats * budget / elapsed))

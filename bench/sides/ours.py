@@ -1,0 +1,69 @@
+"""fastmlp through its public interface, as a user calls it."""
+
+from __future__ import annotations
+
+import fastmlp as fm
+from bench.sides import Side
+from bench.workloads import LEARNING_RATE, Array, Workload
+
+
+class FastMLP(Side):
+    """`fit` on NumPy arrays, shuffled, with loss and, for classes, accuracy."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        data: tuple[Array, Array],
+        weights: list[Array],
+        threads: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(workload, data, weights, threads, seed)
+        fm.set_num_threads(threads)
+        hidden = [fm.Dense(n, activation=workload.activation) for n in workload.dims[1:-1]]
+        self.model = fm.Sequential(
+            [fm.Input(workload.dims[0]), *hidden, fm.Dense(workload.dims[-1])], seed=seed
+        )
+        self.reset()
+
+    def describe(self) -> str:
+        """Return the version, the instruction set and the BLAS."""
+        config = fm.show_config()
+        blas = config["blas"]
+        return (
+            f"{config['version']} ({config['instruction_set']}, "
+            f"{blas['library']} {blas['version']} {blas['core']})"
+        )
+
+    def reset(self) -> None:
+        """Go back to the initial weights and a new optimizer."""
+        self.model.set_weights(self.weights)
+        self.model.compile(
+            optimizer=fm.Adam(LEARNING_RATE),
+            loss=self.workload.loss,
+            metrics=["accuracy"] if self.workload.classifies else [],
+        )
+
+    def losses(self, steps: int) -> list[float]:
+        """Fit on one batch at a time: the very path that is timed."""
+        (x, y), batch = self.data, self.workload.batch
+        losses = []
+        for start in range(0, steps * batch, batch):
+            rows = slice(start, start + batch)
+            history = self.model.fit(x[rows], y[rows], batch_size=batch, verbose=0)
+            losses += history.history["loss"]
+        return losses
+
+    def train(self, epochs: int) -> None:
+        """Fit."""
+        x, y = self.data
+        self.model.fit(x, y, batch_size=self.workload.batch, epochs=epochs, verbose=0)
+
+    def infer(self, rows: int, calls: int = 1) -> Array:
+        """Call the model for one row, `predict` for more."""
+        x = self.data[0][:rows]
+        compute = self.model if rows == 1 else self.model.predict
+        for _ in range(calls):
+            y = compute(x)
+        result: Array = y
+        return result

@@ -1,0 +1,86 @@
+"""The same in PyTorch: eager, with its fused Adam, on tensors made beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from bench.sides import Side
+from bench.workloads import LEARNING_RATE, Array, Workload
+
+_ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "identity": nn.Identity,
+}
+_LOSSES = {
+    "cross_entropy": nn.functional.cross_entropy,
+    "binary_cross_entropy": nn.functional.binary_cross_entropy_with_logits,
+    "mse": nn.functional.mse_loss,
+    "mae": nn.functional.l1_loss,
+}
+
+
+class PyTorch(Side):
+    """A training loop as in PyTorch's tutorials; rows are gathered with index_select."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        data: tuple[Array, Array],
+        weights: list[Array],
+        threads: int,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(workload, data, weights, threads, seed)
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(True)
+        torch.manual_seed(seed)
+        self.x, self.y = (torch.from_numpy(array) for array in data)
+        modules: list[nn.Module] = []
+        for n, m in workload.layers:
+            modules += [nn.Linear(n, m), _ACTIVATIONS[workload.activation]()]
+        self.net = nn.Sequential(*modules[:-1])
+        self.loss: Callable[..., torch.Tensor] = _LOSSES[workload.loss]
+        self.reset()
+
+    def describe(self) -> str:
+        """Return the version and the instruction set."""
+        return f"{torch.__version__} ({torch.backends.cpu.get_cpu_capability()})"
+
+    def reset(self) -> None:
+        """Go back to the initial weights and a new optimizer."""
+        with torch.no_grad():
+            for parameter, weight in zip(self.net.parameters(), self.weights):
+                parameter.copy_(torch.from_numpy(weight).T)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def _step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        loss = self.loss(self.net(x), y)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss
+
+    def losses(self, steps: int) -> list[float]:
+        """Step on the batches in order."""
+        batches = zip(self.x.split(self.workload.batch), self.y.split(self.workload.batch))
+        return [self._step(x, y).item() for _, (x, y) in zip(range(steps), batches)]
+
+    def train(self, epochs: int) -> None:
+        """Step on shuffled batches; the loss is computed and not read."""
+        for _ in range(epochs):
+            for rows in torch.randperm(len(self.x)).split(self.workload.batch):
+                self._step(self.x.index_select(0, rows), self.y.index_select(0, rows))
+
+    def infer(self, rows: int, calls: int = 1) -> Array:
+        """Call the module without autograd."""
+        x = self.x[:rows]
+        with torch.inference_mode():
+            for _ in range(calls):
+                y = self.net(x)
+        result: Array = y.numpy()
+        return result

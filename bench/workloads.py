@@ -1,0 +1,119 @@
+"""What is timed: networks with a batch size, the data and the initial weights, and their work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+LEARNING_RATE = 1e-3
+
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "identity")
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae")
+_CLASSIFICATION = ("cross_entropy", "binary_cross_entropy")
+
+# Of the large inference, so that an epoch has at least as many.
+MANY_ROWS = 4096
+
+# An epoch: enough steps for what it costs by itself to vanish, few enough bytes for memory.
+_MOST_STEPS = 10_000
+_MOST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A fully connected network, linear at its end, trained by Adam on batches of one size."""
+
+    name: str
+    dims: tuple[int, ...]
+    batch: int
+    activation: str = "relu"
+    loss: str = "cross_entropy"
+
+    @property
+    def network(self) -> str:
+        """The widths as text: 784-256-10, or 256 x 8 layers where all are equal."""
+        if len(self.dims) > 4 and len(set(self.dims)) == 1:
+            return f"{self.dims[0]} x {len(self.dims) - 1} layers"
+        return "-".join(map(str, self.dims))
+
+    @property
+    def text(self) -> str:
+        """All of it, for people."""
+        return f"{self.network}, batch {self.batch}, {self.activation}, {self.loss}"
+
+    @property
+    def classifies(self) -> bool:
+        """Whether accuracy means something."""
+        return self.loss in _CLASSIFICATION
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """(inputs, outputs) of each layer."""
+        return list(pairwise(self.dims))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum((n + 1) * m for n, m in self.layers)
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of a step's matrix products.
+
+        Three products a layer (output, weight gradient, input gradient), the first without the
+        last of them.
+        """
+        products = [n * m for n, m in self.layers]
+        return 2 * self.batch * (3 * sum(products) - products[0])
+
+    @property
+    def adam_bytes(self) -> int:
+        """What an update moves: reads p, g, m and v, writes p, m and v, float32."""
+        return 7 * 4 * self.parameters
+
+    def rows(self, scale: float = 1.0) -> int:
+        """Return the rows of an epoch, whole batches: at least ten, and `MANY_ROWS`."""
+        steps = min(_MOST_STEPS, _MOST_BYTES // (4 * self.batch * self.dims[0]))
+        return self.batch * max(10, ceil(MANY_ROWS / self.batch), int(steps * scale))
+
+    def data(self, rows: int) -> tuple[Array, Array]:
+        """Return inputs and targets without meaning, the same in every process."""
+        rng = np.random.default_rng(1)
+        x = rng.standard_normal((rows, self.dims[0]), np.float32)
+        if self.loss == "cross_entropy":
+            return x, rng.integers(0, self.dims[-1], rows)
+        shape = (rows, self.dims[-1])
+        if self.loss == "binary_cross_entropy":
+            return x, rng.integers(0, 2, shape).astype(np.float32)
+        return x, rng.standard_normal(shape, np.float32)
+
+    @cached_property
+    def weights(self) -> list[Array]:
+        """He-normal kernels (in, out) and small biases in turn, the same in every process."""
+        rng = np.random.default_rng(0)
+        weights = []
+        for n, m in self.layers:
+            weights.append(rng.standard_normal((n, m), np.float32) * np.float32((2 / n) ** 0.5))
+            weights.append(rng.standard_normal(m, np.float32) * np.float32(0.01))
+        return weights
+
+
+STANDARD = {
+    workload.name: workload
+    for workload in (
+        Workload("A", (784, 256, 10), 128),
+        Workload("B", (784, 128, 10), 32),
+        Workload("C", (4, 128, 64, 32, 16, 3), 4),
+        Workload("D", (17, 64, 64, 6), 64, "tanh", "mse"),
+        Workload("E", (2, 10, 10, 10, 1), 4, "sigmoid", "mse"),
+        Workload("F", (1024, 2048, 2048, 1000), 512),
+        Workload("G", (256,) * 9, 256, "relu", "mse"),
+    )
+}
