@@ -89,7 +89,7 @@ def measure(
             for side in sides
             for threads in ([options.threads] if side == OURS else sorted({1, options.threads}))
         ]
-        sides |= {worker.side: worker.description for worker in workers}
+        sides |= {worker.side: worker.call("describe") for worker in workers}
         agreement = check(workers, tasks)
         print("; ".join(f"{what} agree to {error:.0e}" for what, error in agreement.items()))
         for task in tasks:

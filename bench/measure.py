@@ -68,7 +68,7 @@ def check(workers: Sequence[Timed], tasks: Sequence[Task]) -> dict[str, float]:
         worker.call("reset")
     for task in tasks:
         if task.kind == "infer":
-            outputs = {_label(w): w.call("infer", task.rows) for w in workers}
+            outputs = {_label(w): w.call("outputs", task.rows) for w in workers}
             found[task.text] = agree(f"outputs, {task.rows} rows", outputs, relative_to_all=True)
     losses = {_label(w): np.array(w.call("losses", STEPS_CHECKED)) for w in workers}
     found["losses"] = agree(f"losses of {STEPS_CHECKED} steps", losses)

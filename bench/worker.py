@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from bench.sides import Side, side_class
-from bench.workloads import Workload
+from bench.workloads import Array, Workload
 
 # What would slow OpenBLAS down, for NumPy and for fastmlp alike.
 UNSET = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
@@ -47,8 +47,6 @@ class Worker:
     ----------
     side : str
     threads : int
-    description : str
-        The library's version and what decides about its speed.
     """
 
     def __init__(self, side: str, workload: Workload, rows: int, threads: int) -> None:
@@ -61,24 +59,20 @@ class Worker:
         with environment(threads):
             self._process.start()
         theirs.close()
-        self.description: str = self._answer()
 
     def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the side."""
+        """Call a method of the side; the first waits until it is ready."""
         self._pipe.send((method, args))
-        return self._answer()
+        result = self._pipe.recv()
+        if isinstance(result, WorkerError):
+            raise WorkerError(f"{self.side}, {self.threads} threads: {result}")
+        return result
 
     def elapsed(self, task: Task, repeats: int) -> float:
         """Return how many seconds so many epochs or calls take."""
         result = self.call("elapsed", task, repeats)
         time.sleep(_PAUSE)
         return float(result)
-
-    def _answer(self) -> Any:
-        result = self._pipe.recv()
-        if isinstance(result, WorkerError):
-            raise WorkerError(f"{self.side}, {self.threads} threads: {result}")
-        return result
 
     def close(self) -> None:
         """End the process."""
@@ -108,21 +102,27 @@ def elapsed(side: Side, task: Task, repeats: int) -> float:
         start = time.perf_counter()
         side.train(repeats)
     else:
+        x = side.data[0][: task.rows]
         start = time.perf_counter()
-        side.infer(task.rows, repeats)
+        side.infer(x, repeats)
     return time.perf_counter() - start
+
+
+def outputs(side: Side, rows: int) -> Array:
+    """Return the outputs for the first rows."""
+    return side.infer(side.data[0][:rows])
 
 
 def _serve(pipe: Connection, name: str, workload: Workload, rows: int, threads: int) -> None:
     try:
         side = side_class(name)(workload, workload.data(rows), workload.weights, threads)
-        pipe.send(side.describe())
+        functions = {f.__name__: partial(f, side) for f in (elapsed, outputs)}
         while True:
             try:
                 method, args = pipe.recv()
             except EOFError:
                 return
-            function = partial(elapsed, side) if method == "elapsed" else getattr(side, method)
-            pipe.send(function(*args))
+            pipe.send((functions.get(method) or getattr(side, method))(*args))
     except Exception:
         pipe.send(WorkerError(traceback.format_exc()))
+        pipe.poll(None)  # until the parent has written its next call, or gone: it reads this first

@@ -9,6 +9,9 @@ import pytest
 
 import fastmlp as fm
 
+# Needs PyTorch; run by hand to renew the golden files.
+collect_ignore = ["golden/make_golden.py"]
+
 REQUIRE_CUDA = os.environ.get("FASTMLP_REQUIRE_CUDA") == "1"
 DEVICES = ["cpu", "cuda"] if REQUIRE_CUDA or fm.cuda.is_available() else ["cpu"]
 

@@ -191,15 +191,11 @@ def mlp_backward(
     return dy, gradients
 
 
-def mlp_parameters(layers: Sequence[Dense]) -> list[Array]:
-    return [p for layer in layers for p in (layer.kernel, layer.bias)]
-
-
 # Updates, in place on lists of arrays.
 
 
 def clip_by_norm(gradients: Sequence[Array], limit: float) -> list[Array]:
-    """Scaled such that the norm of all gradients together is at most `limit`, as PyTorch does it."""
+    """Scaled such that the norm of all together is at most `limit`, as PyTorch does it."""
     norm = np.sqrt(sum(float((g * g).sum()) for g in gradients))
     return [g * min(1.0, limit / (norm + 1e-6)) for g in gradients]
 

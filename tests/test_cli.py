@@ -248,14 +248,14 @@ def test_a_start_without_scikit_learn():
 
 BAD_CALLS = {
     "missing file": (["none.csv"], "none.csv: no such file"),
-    "unknown name": (["irsi"], "unknown data set 'irsi', did you mean 'iris'?"),
+    "unknown name": (["irsi"], "unknown data set 'irsi' (did you mean 'iris'?); known: iris, "),
     "empty file": (["empty.csv"], "empty.csv: the file is empty"),
     "header only": (["header.csv"], "header.csv: the file has a header, but no rows"),
     "few rows": (["few.csv"], "few.csv: 4 rows with a target are too few to train on"),
     "missing column": (
         ["houses.csv", "--target", "prize"],
-        "there is no column 'prize', did you mean 'price'? "
-        "(columns: id, area, rooms, town, owner, price)",
+        "there is no column 'prize' (did you mean 'price'?); "
+        "columns: id, area, rooms, town, owner, price",
     ),
     "text for a number": (
         ["wrong.csv"],
@@ -268,12 +268,14 @@ BAD_CALLS = {
     ),
     "one class": (["single.csv"], "target 'y' has a single class, 1: there is nothing to tell"),
     "too many classes": (["houses.csv", "--target", "owner"], "too many to be classes"),
+    "folder": (["iris", "--output", "."], ".: this is a folder, not a file to write"),
     "no folder": (["iris", "--output", "none/model"], "there is no folder none to write to"),
     "plot": (["iris", "--plot", "a.xyz"], "a.xyz: a plot is a .png, .pdf or .svg file"),
     "activation": (["iris", "--activation", "rleu"], "did you mean 'relu'?"),
     "hidden": (["iris", "--hidden", "a"], "--hidden: expected a whole number from 1, got 'a'"),
     "share": (["iris", "--test-size", "1"], "expected a number from 0 to below 1, got '1'"),
     "rate": (["iris", "--learning-rate", "-1"], "got -1"),
+    "divergence": (["houses.csv", "--quiet", "--learning-rate", "1e30"], "is not finite"),
 }
 
 

@@ -40,7 +40,7 @@ def test_names(name, shape):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("irsi", "unknown data set 'irsi', did you mean 'iris'"),
+        ("irsi", r"unknown data set 'irsi' \(did you mean 'iris'\?\); known"),
         ("", "a folder, not a file"),
         ("nothing.csv", "nothing.csv: no such file"),
         ("folder/nothing", "no such file"),

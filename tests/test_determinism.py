@@ -17,10 +17,6 @@ from fastmlp import _core
 rng = np.random.RandomState(0)
 
 
-def classes(rows: int, features: int, outputs: int):
-    return rng.standard_normal((rows, features)), rng.randint(outputs, size=rows)
-
-
 # Wide, deep, tall and thin networks, each large enough to be shared between two threads.
 NETWORKS = {
     "784-256-10": (784, [256], 10, 128),
@@ -107,7 +103,7 @@ class PoisonedNumPy:
         return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 2**31 - 1, dtype)
 
 
-def test_what_lay_in_memory_before_does_not_matter(monkeypatch, dtype):
+def test_what_lay_in_memory_before_does_not_matter(monkeypatch, dtype, threads):
     expected = train(1, 9, [33, 7], 5, 16, dtype)
     monkeypatch.setattr(fm.device.get("cpu"), "xp", PoisonedNumPy())
     assert_same_bits(train(1, 9, [33, 7], 5, 16, dtype), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import copy
 import signal
 import threading
 import time
@@ -639,3 +640,34 @@ def test_one_line_an_epoch(capfd):
     lines = text.strip().splitlines()
     assert len(lines) == 2
     assert all("loss" in line and "accuracy" in line for line in lines)
+
+
+# ---- a model may not change under fit, and a copy is one of its own
+
+
+@pytest.mark.parametrize("change", ["add", "pop", "fit", "train_on_batch"])
+def test_a_callback_may_not_change_the_network_or_train_it(change):
+    model = classifier()
+    calls = {
+        "add": lambda: model.add(fm.Dense(2)),
+        "pop": model.pop,
+        "fit": lambda: model.fit(X, LABELS, verbose=0),
+        "train_on_batch": lambda: model.train_on_batch(X, LABELS),
+    }
+    layers = model.layers
+    with pytest.raises(RuntimeError, match=f"{change}: not while fit is running"):
+        model.fit(X, LABELS, callbacks=[lambda epoch, logs: calls[change]()], verbose=0)
+    assert model.layers == layers
+    calls[change]()  # afterwards it may
+
+
+def test_a_deep_copy_goes_on_training_alike_and_apart():
+    model = classifier()
+    model.fit(X, LABELS, epochs=2, verbose=0)
+    before = [w.copy() for w in model.get_weights()]
+    twin = copy.deepcopy(model)
+    twin.fit(X, LABELS, epochs=3, verbose=0)
+    assert_same_bits(model.get_weights(), before)
+    model.fit(X, LABELS, epochs=3, verbose=0)
+    assert_same_bits(twin.get_weights(), model.get_weights())
+    assert twin.evaluate(X, LABELS) == model.evaluate(X, LABELS)

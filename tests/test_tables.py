@@ -120,9 +120,9 @@ def test_text_where_numbers_should_be():
 
 
 def test_unknown_columns_come_with_a_suggestion():
-    with pytest.raises(ValueError, match=r"'prize', did you mean 'price'\?.*columns: id, area"):
+    with pytest.raises(ValueError, match=r"'prize' \(did you mean 'price'\?\); columns: id, area"):
         tables.find_column(houses(), "prize")
-    with pytest.raises(ValueError, match="no column 'aera', did you mean 'area'"):
+    with pytest.raises(ValueError, match=r"no column 'aera' \(did you mean 'area'"):
         tables.describe(houses(), "price", ignore=["aera"])
 
 
@@ -175,7 +175,7 @@ def test_new_rows():
     assert not x[2, 2:5].any()  # neither Bonn nor Jena nor Ulm
     with pytest.raises(ValueError, match=r"no column 'rooms' \(and 1 more\)"):
         pipeline.transform(new.drop(columns=["rooms", "town"]))
-    with pytest.raises(ValueError, match=r"no column 'area', which .*did you mean 'Area'\?"):
+    with pytest.raises(ValueError, match=r"no column 'area', which .*did you mean 'Area'\?\)"):
         pipeline.transform(new.rename(columns={"area": "Area"}))
     new["rooms"] = new["rooms"].astype(object).where(new.index != 1, "many")
     with pytest.raises(ValueError, match="column 'rooms', row 2: 'many' is not a finite number"):

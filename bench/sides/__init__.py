@@ -61,8 +61,8 @@ class Side(ABC):
         """Make whole epochs of shuffled batches, each row once an epoch."""
 
     @abstractmethod
-    def infer(self, rows: int, calls: int = 1) -> Array:
-        """Compute the outputs of the first rows, as many times; return the last."""
+    def infer(self, x: Array, calls: int = 1) -> Array:
+        """Compute the outputs of some rows, as many times; return the last."""
 
 
 def missing(name: str) -> str | None:

@@ -59,10 +59,9 @@ class FastMLP(Side):
         x, y = self.data
         self.model.fit(x, y, batch_size=self.workload.batch, epochs=epochs, verbose=0)
 
-    def infer(self, rows: int, calls: int = 1) -> Array:
+    def infer(self, x: Array, calls: int = 1) -> Array:
         """Call the model for one row, `predict` for more."""
-        x = self.data[0][:rows]
-        compute = self.model if rows == 1 else self.model.predict
+        compute = self.model if len(x) == 1 else self.model.predict
         for _ in range(calls):
             y = compute(x)
         result: Array = y

@@ -113,7 +113,7 @@ class PlainNumPy(Side):
     def describe(self) -> str:
         """Return the version and, where threadpoolctl tells, the BLAS."""
         if not find_spec("threadpoolctl"):
-            return np.__version__
+            return str(np.__version__)
         libraries = [
             f"{info['internal_api']} {info['version']} {info.get('architecture', '')}".rstrip()
             for info in import_module("threadpoolctl").threadpool_info()
@@ -185,9 +185,9 @@ class PlainNumPy(Side):
                 np.take(x, rows, axis=0, out=self.inputs, mode="clip")
                 self._step(self.inputs, y[rows])
 
-    def infer(self, rows: int, calls: int = 1) -> Array:
+    def infer(self, x: Array, calls: int = 1) -> Array:
         """Forward into arrays made beforehand."""
-        x, outputs = self.data[0][:rows], self._outputs(rows)
+        outputs = self._outputs(len(x))
         for _ in range(calls):
             self._forward(x, outputs)
         return outputs[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ _ACTIVATIONS = {
     "sigmoid": nn.Sigmoid,
     "identity": nn.Identity,
 }
-_LOSSES = {
+_LOSSES: dict[str, Callable[..., Any]] = {
     "cross_entropy": nn.functional.cross_entropy,
     "binary_cross_entropy": nn.functional.binary_cross_entropy_with_logits,
     "mse": nn.functional.mse_loss,
@@ -44,7 +45,7 @@ class PyTorch(Side):
         for n, m in workload.layers:
             modules += [nn.Linear(n, m), _ACTIVATIONS[workload.activation]()]
         self.net = nn.Sequential(*modules[:-1])
-        self.loss: Callable[..., torch.Tensor] = _LOSSES[workload.loss]
+        self.loss = _LOSSES[workload.loss]
         self.reset()
 
     def describe(self) -> str:
@@ -55,11 +56,11 @@ class PyTorch(Side):
         """Go back to the initial weights and a new optimizer."""
         with torch.no_grad():
             for parameter, weight in zip(self.net.parameters(), self.weights):
-                parameter.copy_(torch.from_numpy(weight).T)
+                parameter.copy_(torch.from_numpy(weight.T))
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=LEARNING_RATE, fused=True)
 
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        loss = self.loss(self.net(x), y)
+        loss: torch.Tensor = self.loss(self.net(x), y)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -67,20 +68,23 @@ class PyTorch(Side):
 
     def losses(self, steps: int) -> list[float]:
         """Step on the batches in order."""
-        batches = zip(self.x.split(self.workload.batch), self.y.split(self.workload.batch))
-        return [self._step(x, y).item() for _, (x, y) in zip(range(steps), batches)]
+        batch = self.workload.batch
+        starts = range(0, steps * batch, batch)
+        return [self._step(self.x[i : i + batch], self.y[i : i + batch]).item() for i in starts]
 
     def train(self, epochs: int) -> None:
         """Step on shuffled batches; the loss is computed and not read."""
         for _ in range(epochs):
-            for rows in torch.randperm(len(self.x)).split(self.workload.batch):
+            order = torch.randperm(len(self.x))
+            for start in range(0, len(order), self.workload.batch):
+                rows = order[start : start + self.workload.batch]
                 self._step(self.x.index_select(0, rows), self.y.index_select(0, rows))
 
-    def infer(self, rows: int, calls: int = 1) -> Array:
+    def infer(self, x: Array, calls: int = 1) -> Array:
         """Call the module without autograd."""
-        x = self.x[:rows]
+        rows = torch.from_numpy(x)
         with torch.inference_mode():
             for _ in range(calls):
-                y = self.net(x)
+                y = self.net(rows)
         result: Array = y.numpy()
         return result

@@ -16,11 +16,19 @@
 
 namespace fastmlp {
 
-struct Identity {
-  static constexpr const char* name = "identity";
+// What an activation is unless it says otherwise: its derivative is taken from y, and it has no
+// parameter.
+struct FromOutput {
   static constexpr bool from_output = true;
   static constexpr const char* parameter = nullptr;
   static constexpr double default_parameter = 0, least_parameter = 0;
+};
+struct FromInput : FromOutput {
+  static constexpr bool from_output = false;
+};
+
+struct Identity : FromOutput {
+  static constexpr const char* name = "identity";
   template <class T>
   static FASTMLP_FN T forward(T x, T) {
     return x;
@@ -31,11 +39,8 @@ struct Identity {
   }
 };
 
-struct Relu {
+struct Relu : FromOutput {
   static constexpr const char* name = "relu";
-  static constexpr bool from_output = true;
-  static constexpr const char* parameter = nullptr;
-  static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
   static FASTMLP_FN T forward(T x, T) {
     return select(x <= T(0), T(0), x);
@@ -46,9 +51,9 @@ struct Relu {
   }
 };
 
-struct LeakyRelu {
+// The slope is not negative, so y has the sign of x.
+struct LeakyRelu : FromOutput {
   static constexpr const char* name = "leaky_relu";
-  static constexpr bool from_output = true;  // the slope is not negative: y has the sign of x
   static constexpr const char* parameter = "negative_slope";
   static constexpr double default_parameter = 0.01, least_parameter = 0;
   template <class T>
@@ -62,9 +67,8 @@ struct LeakyRelu {
 };
 
 // Clevert, Unterthiner, Hochreiter 2016, arXiv:1511.07289.
-struct Elu {
+struct Elu : FromOutput {
   static constexpr const char* name = "elu";
-  static constexpr bool from_output = true;
   static constexpr const char* parameter = "alpha";
   static constexpr double default_parameter = 1, least_parameter = 0;
   template <class T>
@@ -78,11 +82,8 @@ struct Elu {
 };
 
 // Klambauer, Unterthiner, Mayr, Hochreiter 2017, arXiv:1706.02515.
-struct Selu {
+struct Selu : FromOutput {
   static constexpr const char* name = "selu";
-  static constexpr bool from_output = true;
-  static constexpr const char* parameter = nullptr;
-  static constexpr double default_parameter = 0, least_parameter = 0;
   static constexpr double scale = 1.0507009873554804934193349852946;
   static constexpr double alpha = 1.6732632423543772848170429916717;
   template <class T>
@@ -95,11 +96,8 @@ struct Selu {
   }
 };
 
-struct Sigmoid {
+struct Sigmoid : FromOutput {
   static constexpr const char* name = "sigmoid";
-  static constexpr bool from_output = true;
-  static constexpr const char* parameter = nullptr;
-  static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
   static FASTMLP_FN T forward(T x, T) {
     return sigmoid(x);
@@ -110,11 +108,8 @@ struct Sigmoid {
   }
 };
 
-struct Tanh {
+struct Tanh : FromOutput {
   static constexpr const char* name = "tanh";
-  static constexpr bool from_output = true;
-  static constexpr const char* parameter = nullptr;
-  static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
   static FASTMLP_FN T forward(T x, T) {
     return tanh(x);
@@ -126,11 +121,8 @@ struct Tanh {
 };
 
 // log(1 + exp(x)); its derivative, sigmoid(x), is 1 - exp(-y).
-struct Softplus {
+struct Softplus : FromOutput {
   static constexpr const char* name = "softplus";
-  static constexpr bool from_output = true;
-  static constexpr const char* parameter = nullptr;
-  static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
   static FASTMLP_FN T forward(T x, T) {
     return softplus(x);
@@ -142,9 +134,8 @@ struct Softplus {
 };
 
 // x sigmoid(a x): Ramachandran, Zoph, Le 2017, arXiv:1710.05941. With a = 1 it is SiLU.
-struct Swish {
+struct Swish : FromInput {
   static constexpr const char* name = "swish";
-  static constexpr bool from_output = false;
   static constexpr const char* parameter = "beta";
   static constexpr double default_parameter = 1, least_parameter = -HUGE_VAL;
   template <class T>
@@ -161,11 +152,8 @@ struct Swish {
   }
 };
 
-struct Silu {
+struct Silu : FromInput {
   static constexpr const char* name = "silu";
-  static constexpr bool from_output = false;
-  static constexpr const char* parameter = nullptr;
-  static constexpr double default_parameter = 0, least_parameter = 0;
   template <class T>
   static FASTMLP_FN T forward(T x, T) {
     return Swish::forward(x, T(1));

@@ -13,6 +13,7 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+AIMS = ("train", "validate", "test")
 FEWEST_ROWS = 10
 OPTIMIZERS = {"adam": (fm.Adam, 3e-3), "adamw": (fm.AdamW, 3e-3), "sgd": (fm.SGD, 0.1)}
 """The optimizers by name, with the learning rate that each begins with by default."""
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nfastmlp: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, FloatingPointError, OSError, ImportError) as error:
         print(f"fastmlp: error: {_sentence(error)}", file=sys.stderr)
         return 2
     return status
@@ -116,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastmlp {fm.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(commands.add_parser("train", help="train a network and save it"))
+    wide = partial(argparse.HelpFormatter, max_help_position=34)
+    train = commands.add_parser("train", help="train a network and save it", formatter_class=wide)
+    _add_train(train)
     _add_predict(commands.add_parser("predict", help="predict the target of new rows"))
     _add_evaluate(commands.add_parser("evaluate", help="compare predictions with known targets"))
     info = commands.add_parser("info", help="describe a model file, or this installation")
@@ -130,6 +134,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "Train a network and save it. What each column is, and whether the target is a class or a "
         "number, is found out and printed. A fifth of the rows is held out to test on."
     )
+    parser.usage = "%(prog)s [options] DATA [LABELS]"
     parser.set_defaults(command=_train)
     add = parser.add_argument
     add("data", metavar="DATA", help=_DATA)
@@ -249,8 +254,11 @@ def _train(options: argparse.Namespace) -> int:
     )
     if not options.quiet:
         _row("trained", _outcome(history, stopping.best_epoch, options.epochs))
-        print(f"\ntest: {len(data.test):,} rows that training did not see")
-    figures = _report(data.pipeline, data.test, model) if len(data.test) else {}
+    figures = {}
+    if len(data.test):
+        if not options.quiet:
+            print(f"\ntest: {len(data.test):,} rows that training did not see")
+        figures = _report(data.pipeline, data.test, model)
     _save(model, data.pipeline, options, history, figures)
     if options.plot and history.epoch:
         fm.plotting.history(history, options.plot)
@@ -297,6 +305,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
         folder = Path(name).parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise FileNotFoundError(f"{name}: there is no folder {folder} to write to")
+        if Path(name).is_dir():
+            raise IsADirectoryError(f"{name}: this is a folder, not a file to write")
     if options.plot:
         optional("matplotlib", "plot")
         if Path(options.plot).suffix not in (".png", ".pdf", ".svg"):
@@ -469,17 +479,18 @@ def _print_config(config: dict[str, Any]) -> None:
 
 def _announce(data: _Data, model: fm.Sequential, options: argparse.Namespace) -> None:
     """Print what was found out about the data, and the network made for it."""
-    schema, counts = data.pipeline.schema, [*map(len, (data.training, data.validation, data.test))]
-    print(f"{options.data}: {sum(counts):,} rows")
+    schema, parts = data.pipeline.schema, (data.training, data.validation, data.test)
+    print(f"{options.data}: {sum(map(len, parts)):,} rows")
     _print_schema(schema, data.how)
     if data.left_out:
         _row("left out", ", ".join(f"{name} ({why})" for name, why in data.left_out.items()))
-    missing = data.training[[*schema.features]].isna().sum()
-    if missing.any():
-        columns = [f"{name} ({n:,} rows)" for name, n in missing[missing > 0].items()]
-        _row("filled in", f"missing values of {tables.listed(columns)}")
-    _row("rows", "{:,} to train, {:,} to validate, {:,} to test".format(*counts))
-    layers = [model.layers[0].kernel.shape[0], *options.hidden, len(schema.classes) or 1]
+    missing = {name: sum(part[name].isna().sum() for part in parts) for name in schema.features}
+    filled = [f"{name} ({count:,} rows)" for name, count in missing.items() if count]
+    if filled:
+        _row("filled in", f"missing values of {tables.listed(filled)}")
+    counts = [f"{len(part):,} to {aim}" for part, aim in zip(parts, AIMS, strict=True)]
+    _row("rows", ", ".join(counts))
+    layers = [*(model.input_shape or ()), *options.hidden, len(schema.classes) or 1]
     _row("network", f"{' -> '.join(map(str, layers))}, {model.count_params():,} parameters")
     sys.stdout.flush()
 

@@ -125,16 +125,16 @@ def kind_of(name_or_path: str | os.PathLike[str]) -> Kind:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return ``", did you mean 'iris'?"`` where a known word is close, else nothing.
+    """Return ``" (did you mean 'iris'?)"`` where a known word is close, else nothing.
 
     Examples
     --------
     >>> did_you_mean("irsi", ["iris", "digits"])
-    ", did you mean 'iris'?"
+    " (did you mean 'iris'?)"
     """
     lower = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), lower, n=1)
-    return f", did you mean {lower[close[0]]!r}?" if close else ""
+    return f" (did you mean {lower[close[0]]!r}?)" if close else ""
 
 
 def read_bundled(name: str) -> Any:

@@ -51,6 +51,25 @@ def save(
     """Write a model; see `Sequential.save`."""
     from safetensors.numpy import save as serialise
 
+    description, tensors = _describe(model)
+    for name, array in arrays.items():
+        tensors[_EXTRA + name] = np.ascontiguousarray(array)
+    _write(Path(path), serialise(tensors, {_KEY: json.dumps(description), **metadata}))
+
+
+def copy(model: Sequential) -> Sequential:
+    """Return a model that shares nothing with the given one: what `copy.deepcopy` calls."""
+    if not model.built:
+        raise RuntimeError("Sequential: copy a model after it is built")
+    description, tensors = _describe(model)
+    twin = _model(description, tensors, model.device, {type(x).__name__: type(x) for x in model})
+    twin.loss, twin.metrics = model.loss, list(model.metrics)
+    twin.extra_metadata, twin.extra_arrays = dict(model.extra_metadata), dict(model.extra_arrays)
+    return twin
+
+
+def _describe(model: Sequential) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    """Return all that a model is, as what JSON knows and as tensors."""
     engine = model._engine
     tensors = {
         name: np.ascontiguousarray(model._device.to_host(array))
@@ -75,10 +94,7 @@ def save(
     if model.loss is not None and model.loss.native:
         description["loss"] = model.loss.name
         description["metrics"] = [metric.name for metric in model.metrics if _by_name(metric)]
-    for name, array in arrays.items():
-        tensors[_EXTRA + name] = np.ascontiguousarray(array)
-    content = serialise(tensors, {_KEY: json.dumps(description), **metadata})
-    _write(Path(path), content)
+    return description, tensors
 
 
 def _by_name(metric: metrics.Metric) -> bool:

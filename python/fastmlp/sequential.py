@@ -101,6 +101,7 @@ class Sequential:
         self.metrics: list[metrics.Metric] = []
         self.history: History | None = None
         self.stop_training = False
+        self._fitting = False
         self.extra_metadata: dict[str, str] = {}
         self.extra_arrays: dict[str, np.ndarray[Any, Any]] = {}
         for layer in layers or []:
@@ -161,6 +162,12 @@ class Sequential:
         inside = ", ".join(layer.label for layer in self._layers)
         return f"<Sequential [{inside}]>"
 
+    def __deepcopy__(self, memo: object) -> Sequential:
+        """Return a copy with parameters, optimizer and random state of its own."""
+        from fastmlp import io
+
+        return io.copy(self)
+
     def add(self, layer: Layer | Input | str) -> None:
         """Append a layer. The layers that the model already has keep their parameters.
 
@@ -174,6 +181,8 @@ class Sequential:
             If it is none of these.
         ValueError
             If it does not fit, or belongs to a model already.
+        RuntimeError
+            If it comes from a callback while `fit` is running.
 
         Examples
         --------
@@ -184,6 +193,7 @@ class Sequential:
         >>> len(model)
         1
         """
+        self._check_idle("add")
         shape = self._input_shape
         self._append(layer)
         try:
@@ -210,12 +220,17 @@ class Sequential:
         >>> model.pop().units, len(model)
         (2, 1)
         """
+        self._check_idle("pop")
         if not self._layers:
             raise IndexError("Sequential: there is no layer to remove")
         layer = self._layers.pop()
         layer._owner = None
         self._rebuild()
         return layer
+
+    def _check_idle(self, operation: str) -> None:
+        if self._fitting:
+            raise RuntimeError(f"{operation}: not while fit is running")
 
     def _append(self, layer: Layer | Input | str) -> None:
         if isinstance(layer, Input):

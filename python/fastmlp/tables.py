@@ -240,7 +240,7 @@ def find_column(frame: DataFrame, name: str) -> str:
         return name
     known = [str(column) for column in frame.columns]
     raise ValueError(
-        f"there is no column {name!r}{did_you_mean(name, known)} (columns: {listed(known)})"
+        f"there is no column {name!r}{did_you_mean(name, known)}; columns: {listed(known)}"
     )
 
 

@@ -299,6 +299,7 @@ def fit(
     verbose: Verbosity,
 ) -> History:
     """Train; see `Sequential.fit`."""
+    model._check_idle("fit")
     _, optimizer = _compiled(model, "fit")
     batch_size = check_integer("fit: batch_size", batch_size, at_least=1)
     epochs = check_integer("fit: epochs", epochs, at_least=0)
@@ -315,6 +316,7 @@ def fit(
     engine = model._engine
     model.history, model.stop_training = history, False
     logs: dict[str, float] = {}
+    model._fitting = True
     try:
         with _Interrupt() as interrupt:
             callback.on_train_begin({})
@@ -347,6 +349,7 @@ def fit(
             history.interrupted = interrupt.seen
             callback.on_train_end(logs)
     finally:
+        model._fitting = False
         progress.close()
         engine.begin_epoch()
     return history
@@ -389,6 +392,7 @@ def _validation(
 
 def train_on_batch(model: Sequential, x: Any, y: Any, sample_weight: Any) -> float:
     """Make one step; see `Sequential.train_on_batch`."""
+    model._check_idle("train_on_batch")
     _, optimizer = _compiled(model, "train_on_batch")
     data = _prepare(model, "train_on_batch", x, y, sample_weight)
     steps = _Steps(model, data, len(data), False, True)
