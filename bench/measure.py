@@ -137,5 +137,5 @@ def _repeats(worker: Timed, task: Task, budget: float) -> int:
     """Return how many epochs or calls take about `budget` seconds; this also warms the side up."""
     repeats = 1
     while (elapsed := worker.elapsed(task, repeats)) < budget / 4:
-        repeats *= 4
+        repeats *= 10
     return max(1, round(repeats * budget / elapsed))

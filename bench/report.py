@@ -48,6 +48,7 @@ def record(
     return {
         "workload": workload.name,
         "network": workload.network,
+        "batch": workload.batch,
         "text": workload.text,
         "task": task.text,
         "sides": {

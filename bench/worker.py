@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import time
@@ -77,7 +76,8 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         self._pipe.close()
-        self._process.join(timeout=10)
+        self._process.terminate()  # it holds nothing; some libraries take a second to leave
+        self._process.join()
 
 
 @contextmanager
@@ -96,7 +96,6 @@ def environment(threads: int) -> Iterator[None]:
 
 def elapsed(side: Side, task: Task, repeats: int) -> float:
     """Time so many epochs, from the initial weights, or calls."""
-    gc.collect()
     if task.kind == "train":
         side.reset()
         start = time.perf_counter()

@@ -671,3 +671,18 @@ def test_a_deep_copy_goes_on_training_alike_and_apart():
     model.fit(X, LABELS, epochs=3, verbose=0)
     assert_same_bits(twin.get_weights(), model.get_weights())
     assert twin.evaluate(X, LABELS) == model.evaluate(X, LABELS)
+
+
+def test_every_thread_sees_a_loss_that_is_not_finite(threads):
+    # More threads than cores, so that some run late: a thread that looked for the end at another
+    # point than its fellows would leave them waiting forever.
+    fm.set_num_threads(5)
+    x = rng.standard_normal((256, 64))
+    model = fm.Sequential([fm.Dense(64, "relu"), fm.Dense(1)], seed=0)
+    model.compile(fm.SGD(1e30), "mse")
+    model.build(64)
+    start = model.get_weights()
+    for _ in range(30):
+        model.set_weights(start)
+        with pytest.raises(FloatingPointError):
+            model.fit(x, x[:, 0], batch_size=128, epochs=9, verbose=0)

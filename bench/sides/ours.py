@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fastmlp as fm
 from bench.sides import Side
-from bench.workloads import LEARNING_RATE, Array, Workload
+from bench.workloads import Array, Workload
 
 
 class FastMLP(Side):
@@ -39,7 +39,7 @@ class FastMLP(Side):
         """Go back to the initial weights and a new optimizer."""
         self.model.set_weights(self.weights)
         self.model.compile(
-            optimizer=fm.Adam(LEARNING_RATE),
+            optimizer=fm.Adam(self.workload.learning_rate),
             loss=self.workload.loss,
             metrics=["accuracy"] if self.workload.classifies else [],
         )

@@ -10,7 +10,7 @@ from math import sqrt
 import numpy as np
 
 from bench.sides import Side
-from bench.workloads import LEARNING_RATE, Array, Workload
+from bench.workloads import Array, Workload
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 # Elements of parameters that Adam takes at a time: four arrays of them stay in a core's own cache.
@@ -153,7 +153,7 @@ class PlainNumPy(Side):
     def _adam(self) -> None:
         self.updates += 1
         correction = sqrt(1 - _BETA2**self.updates)
-        rate = LEARNING_RATE * correction / (1 - _BETA1**self.updates)
+        rate = self.workload.learning_rate * correction / (1 - _BETA1**self.updates)
         epsilon = _EPSILON * correction
         for p, g, m, v in self.blocks:
             m *= _BETA1

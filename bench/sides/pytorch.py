@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.sides import Side
-from bench.workloads import LEARNING_RATE, Array, Workload
+from bench.workloads import Array, Workload
 
 _ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -57,7 +57,9 @@ class PyTorch(Side):
         with torch.no_grad():
             for parameter, weight in zip(self.net.parameters(), self.weights):
                 parameter.copy_(torch.from_numpy(weight.T))
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=LEARNING_RATE, fused=True)
+        self.optimizer = torch.optim.Adam(
+            self.net.parameters(), lr=self.workload.learning_rate, fused=True
+        )
 
     def _step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         loss: torch.Tensor = self.loss(self.net(x), y)

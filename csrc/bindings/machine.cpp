@@ -69,6 +69,7 @@ py::dict show_config() {
   py::dict config;
   config["version"] = FASTMLP_VERSION;
   config["instruction_set"] = cpu::instruction_set();
+  config["matmul"] = cpu::matmul_path();
   config["blas"] = library;
   config["threads"] = cpu::num_threads();
   return config;

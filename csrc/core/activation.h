@@ -23,9 +23,7 @@ struct FromOutput {
   static constexpr const char* parameter = nullptr;
   static constexpr double default_parameter = 0, least_parameter = 0;
 };
-struct FromInput : FromOutput {
-  static constexpr bool from_output = false;
-};
+struct FromInput : FromOutput { static constexpr bool from_output = false; };
 
 struct Identity : FromOutput {
   static constexpr const char* name = "identity";

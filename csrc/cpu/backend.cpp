@@ -9,6 +9,7 @@
 #include "cpu/blas.h"
 #include "cpu/execution.h"
 #include "cpu/machine.h"
+#include "cpu/matmul.h"
 
 namespace fastmlp::cpu {
 namespace {
@@ -235,10 +236,7 @@ void execute(const EndStep&, const Run& run) {
 template <class T>
 class CpuExecutable : public Executable {
  public:
-  explicit CpuExecutable(Program program) : program_(std::move(program)) {
-    for (const Record& record : program_.records)
-      if (const auto* accumulate = std::get_if<Accumulate>(&record)) checks_ |= accumulate->check;
-  }
+  explicit CpuExecutable(Program program) : program_(std::move(program)) {}
 
   void run(const Launch& launch) override {
     const int members = members_for(launch);
@@ -281,20 +279,22 @@ class CpuExecutable : public Executable {
       for (const Record& record : program_.records) {
         std::visit([&](const auto& r) { execute<T>(r, run); }, record);
         run.barrier.wait();
-        if (checks_ && stopped(run)) return;
+        if (ends_step(record, run)) return;
       }
     }
   }
 
-  // After a loss that is not finite nothing more is done. Every member sees the same.
-  bool stopped(const Run& run) const {
+  // After a loss that is not finite nothing more is done. Looked at only behind the barrier that
+  // follows the record which decides it, so that every member sees the same.
+  static bool ends_step(const Record& record, const Run& run) {
+    const auto* accumulate = std::get_if<Accumulate>(&record);
+    if (!accumulate || !accumulate->check) return false;
     for (std::int64_t r = 0; r < run.replicas; ++r)
       if (run.state(r).not_finite) return true;
     return false;
   }
 
   const Program program_;
-  bool checks_ = false;
 };
 
 class CpuBackend : public Backend {
@@ -310,7 +310,7 @@ class CpuBackend : public Backend {
   }
 
   std::unique_ptr<Executable> compile(Program program) override {
-    blas();  // opened here, where the caller holds the GIL
+    if (uses_blas()) blas();  // opened here, where the caller holds the GIL
     if (program.dtype == DType::float64)
       return std::make_unique<CpuExecutable<double>>(std::move(program));
     return std::make_unique<CpuExecutable<float>>(std::move(program));

@@ -67,11 +67,4 @@ struct Run {
   }
 };
 
-// A matmul with its epilogue, in tiles (matmul.cpp).
-template <class T>
-void execute(const MatMul& record, const Run& run);
-
-// Floating-point operations of one run of a record: what decides how many threads are worth waking.
-double operations(const MatMul& record, std::int64_t rows);
-
 }  // namespace fastmlp::cpu

@@ -4,38 +4,44 @@
 
 namespace fastmlp::cpu {
 
-#define FASTMLP_DECLARE_SET(set)               \
-  namespace set {                              \
-  extern const Kernels<float> kernels_float;   \
-  extern const Kernels<double> kernels_double; \
-  }
-
-FASTMLP_DECLARE_SET(baseline)
+// Each defined in isa/table.cpp, compiled for its instruction set.
+namespace baseline {
+extern const KernelSet kernel_set;
+}
 #if FASTMLP_X86
-FASTMLP_DECLARE_SET(avx2)
-FASTMLP_DECLARE_SET(avx512)
+namespace avx2 {
+extern const KernelSet kernel_set;
+}
+namespace avx512 {
+extern const KernelSet kernel_set;
+}
 #endif
 
-#undef FASTMLP_DECLARE_SET
+namespace {
+
+const KernelSet& in_use() {
+  static const KernelSet& set = []() -> const KernelSet& {
+    switch (best_instruction_set()) {
+#if FASTMLP_X86
+      case InstructionSet::avx512: return avx512::kernel_set;
+      case InstructionSet::avx2: return avx2::kernel_set;
+#endif
+      default: return baseline::kernel_set;
+    }
+  }();
+  return set;
+}
+
+}  // namespace
 
 template <>
 const Kernels<float>& kernels<float>() {
-#if FASTMLP_X86
-  static const InstructionSet set = best_instruction_set();
-  if (set == InstructionSet::avx512) return avx512::kernels_float;
-  if (set == InstructionSet::avx2) return avx2::kernels_float;
-#endif
-  return baseline::kernels_float;
+  return in_use().single;
 }
 
 template <>
 const Kernels<double>& kernels<double>() {
-#if FASTMLP_X86
-  static const InstructionSet set = best_instruction_set();
-  if (set == InstructionSet::avx512) return avx512::kernels_double;
-  if (set == InstructionSet::avx2) return avx2::kernels_double;
-#endif
-  return baseline::kernels_double;
+  return in_use().twofold;
 }
 
 }  // namespace fastmlp::cpu

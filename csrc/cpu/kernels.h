@@ -34,8 +34,30 @@ struct DropoutMask {
   double rate = 0;
 };
 
+// A tile of a matrix product: c (m, n) = op(a) (m, k) op(b) (k, n) + bias (n). `scratch` holds
+// matmul_depth * matmul_panel elements.
+template <class T>
+struct Product {
+  T* c;
+  std::int64_t c_stride;
+  const T* a;
+  std::int64_t a_stride;
+  bool transpose_a;
+  const T* b;
+  std::int64_t b_stride;
+  bool transpose_b;
+  std::int64_t m, n, k;
+  const T* bias;
+  T* scratch;
+};
+
+constexpr std::int64_t matmul_depth = 512;
+constexpr std::int64_t matmul_panel = 64;  // columns of the widest panel of any instruction set
+
 template <class T>
 struct Kernels {
+  // Null where the BLAS is the better choice: without fused multiply-adds.
+  void (*matmul)(const Product<T>& product);
   // before = x + bias; y = activation(x + bias)
   void (*activation_forward)(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
                              std::int64_t rows, std::int64_t cols, const Activation& activation);
@@ -58,6 +80,14 @@ struct Kernels {
                   std::int64_t cols, const DropoutMask& mask);
   void (*update)(T* p, const T* g, T* const moments[3], std::int64_t size, const Update& update,
                  const StepState& state);
+  // Multiply-adds in registers; returns how many floating-point operations.
+  double (*multiply_add)(std::int64_t steps, T* result);
+};
+
+// What one instruction set offers.
+struct KernelSet {
+  Kernels<float> single;
+  Kernels<double> twofold;
 };
 
 // Of the instruction set in use.

@@ -8,6 +8,9 @@ namespace fastmlp::cpu {
 // The name of the instruction set in use (features.h).
 const char* instruction_set();
 
+// Whose matrix products are in use, "native" or "blas" (matmul.h).
+const char* matmul_path();
+
 struct BlasInfo {
   std::string library;
   std::string version;

@@ -191,7 +191,7 @@ def show_config() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version``; ``instruction_set`` in use; ``blas``, a dict of the library, its version, the
+        ``version``; ``instruction_set`` in use; ``matmul``, "native" or "blas"; ``blas``, a dict of the library, its version, the
         core whose kernels it runs, where that choice came from, and a warning (empty if none);
         ``threads``; ``cuda``, a dict of ``built`` and ``available``.
 
@@ -199,7 +199,7 @@ def show_config() -> dict[str, Any]:
     --------
     >>> import fastmlp as fm
     >>> sorted(fm.show_config())
-    ['blas', 'cuda', 'instruction_set', 'threads', 'version']
+    ['blas', 'cuda', 'instruction_set', 'matmul', 'threads', 'version']
     """
     config = _core.show_config()
     config["cuda"] = {"built": cuda_is_built(), "available": cuda_is_available()}

@@ -1,7 +1,11 @@
 // The table of this instruction set's inner loops: the one thing of isa/ that the rest of cpu/
 // sees.
+#include <cstddef>
+
 #include "cpu/isa/elementwise.h"
 #include "cpu/isa/loss.h"
+#include "cpu/isa/matmul.h"
+#include "cpu/isa/peak.h"
 #include "cpu/isa/reduce.h"
 #include "cpu/isa/update.h"
 #include "cpu/kernels.h"
@@ -10,7 +14,13 @@ namespace fastmlp::cpu::FASTMLP_ISA {
 
 template <class T>
 constexpr Kernels<T> table() {
-  return {activation_forward<T>,
+#if defined(__AVX2__)
+  constexpr auto product = matmul<T>;
+#else
+  constexpr std::nullptr_t product = nullptr;
+#endif
+  return {product,
+          activation_forward<T>,
           activation_backward<T>,
           softmax<T>,
           softmax_backward<T>,
@@ -19,12 +29,11 @@ constexpr Kernels<T> table() {
           column_sum<T>,
           sum_of_squares<T>,
           dropout<T>,
-          update<T>};
+          update<T>,
+          multiply_add<T>};
 }
 
-extern const Kernels<float> kernels_float;
-extern const Kernels<double> kernels_double;
-constexpr Kernels<float> kernels_float = table<float>();
-constexpr Kernels<double> kernels_double = table<double>();
+extern const KernelSet kernel_set;
+constexpr KernelSet kernel_set = {table<float>(), table<double>()};
 
 }  // namespace fastmlp::cpu::FASTMLP_ISA

@@ -41,43 +41,73 @@ struct Vec {
   // Subtracting zero keeps the sign of -0.
   FASTMLP_FN explicit Vec(double x) : v(S(x) - Native{}) {}
 
+  static FASTMLP_FN Vec broadcast(S x) { return Vec(x - Native{}); }
+
   static FASTMLP_FN Vec load(const S* p) {
     return Vec(Native(*reinterpret_cast<const Unaligned*>(p)));
   }
   FASTMLP_FN void store(S* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
 
-  // The first n lanes, 0 < n <= lanes; the others are 0.
+  // The first n lanes, 0 < n <= lanes. Memory behind them is not touched; they load as 0.
   static FASTMLP_FN Vec load(const S* p, int n) {
-    if (n == lanes) return load(p);
-#if defined(__AVX512F__)
-    if constexpr (sizeof(S) == 4)
-      return Vec(Native(_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p)));
-    else
-      return Vec(Native(_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p)));
-#else
-    Native r{};
-    for (int i = 0; i < n; ++i) r[i] = p[i];
-    return Vec(r);
-#endif
+    return n == lanes ? load(p) : load(p, before(n));
   }
-  FASTMLP_FN void store(S* p, int n) const {
-    if (n == lanes) return store(p);
+  FASTMLP_FN void store(S* p, int n) const { n == lanes ? store(p) : store(p, before(n)); }
+
+  // The lanes before n, as masked loads and stores take them.
 #if defined(__AVX512F__)
+  using Mask = std::conditional_t<sizeof(S) == 4, __mmask16, __mmask8>;
+  static FASTMLP_FN Mask before(int n) { return Mask((1u << n) - 1); }
+  static FASTMLP_FN Vec load(const S* p, Mask mask) {
     if constexpr (sizeof(S) == 4)
-      _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), v);
+      return Vec(Native(_mm512_maskz_loadu_ps(mask, p)));
     else
-      _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), v);
+      return Vec(Native(_mm512_maskz_loadu_pd(mask, p)));
+  }
+  FASTMLP_FN void store(S* p, Mask mask) const {
+    if constexpr (sizeof(S) == 4)
+      _mm512_mask_storeu_ps(p, mask, v);
+    else
+      _mm512_mask_storeu_pd(p, mask, v);
+  }
+#elif defined(__AVX2__)
+  using Mask = NativeInt;
+  static FASTMLP_FN Mask before(int n) { return index() < NativeInt{} + Int(n); }
+  static FASTMLP_FN Vec load(const S* p, Mask mask) {
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm256_maskload_ps(p, (__m256i)mask)));
+    else
+      return Vec(Native(_mm256_maskload_pd(p, (__m256i)mask)));
+  }
+  FASTMLP_FN void store(S* p, Mask mask) const {
+    if constexpr (sizeof(S) == 4)
+      _mm256_maskstore_ps(p, (__m256i)mask, v);
+    else
+      _mm256_maskstore_pd(p, (__m256i)mask, v);
+  }
 #else
-    for (int i = 0; i < n; ++i) p[i] = v[i];
+  struct Mask { int count; };
+  static FASTMLP_FN Mask before(int n) { return {n}; }
+  static FASTMLP_FN Vec load(const S* p, Mask mask) {
+    Native r{};
+    for (int i = 0; i < mask.count; ++i) r[i] = p[i];
+    return Vec(r);
+  }
+  FASTMLP_FN void store(S* p, Mask mask) const {
+    for (int i = 0; i < mask.count; ++i) p[i] = v[i];
+  }
 #endif
+
+  static FASTMLP_FN NativeInt index() {
+    NativeInt lane;
+    for (int i = 0; i < lanes; ++i) lane[i] = i;
+    return lane;
   }
 
   // Lanes from n on replaced by `fill`.
   FASTMLP_FN Vec first(int n, S fill) const {
     if (n == lanes) return *this;
-    NativeInt index;
-    for (int i = 0; i < lanes; ++i) index[i] = i;
-    return Vec(index < NativeInt{} + Int(n) ? v : fill - Native{});
+    return Vec(index() < NativeInt{} + Int(n) ? v : fill - Native{});
   }
 
   friend FASTMLP_FN Vec operator+(Vec a, Vec b) { return Vec(a.v + b.v); }

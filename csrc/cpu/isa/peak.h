@@ -1,13 +1,15 @@
 // A loop of nothing but fused multiply-adds in registers: no matrix product can be faster.
+#pragma once
+
 #include "cpu/isa/vec.h"
 
 namespace fastmlp::cpu::FASTMLP_ISA {
-namespace {
 
 // An FMA takes four or five cycles and two can start in each, so ten independent chains are needed;
 // twelve still fit into 16 registers. The values tend to 1: nothing overflows or becomes denormal.
 constexpr int chains = 12;
 
+// Returns the floating-point operations done.
 template <class T>
 double multiply_add(std::int64_t steps, T* result) {
   Vec<T> value[chains];
@@ -22,11 +24,5 @@ double multiply_add(std::int64_t steps, T* result) {
   *result = total.sum();
   return 2.0 * chains * Vec<T>::lanes * steps;
 }
-
-}  // namespace
-
-// Return the floating-point operations done.
-double peak_float(std::int64_t steps, float* result) { return multiply_add(steps, result); }
-double peak_double(std::int64_t steps, double* result) { return multiply_add(steps, result); }
 
 }  // namespace fastmlp::cpu::FASTMLP_ISA

@@ -1,0 +1,209 @@
+"""The benchmark's own logic: it times only what agrees, counts work rightly, quotes its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from bench import measure, readme, report
+from bench.__main__ import parse
+from bench.floor import Floor
+from bench.sides import SIDES, missing, side_class
+from bench.worker import Task, environment
+from bench.workloads import ACTIVATIONS, LOSSES, STANDARD, Workload
+
+TRAIN, ONE = Task("train", 4), Task("infer", 1)
+
+
+class Scripted:
+    """A worker that answers as it is told; a step of it takes `step` seconds."""
+
+    def __init__(self, side: str, *, losses: list[float], step: float = 1.0) -> None:
+        self.side, self.threads = side, 1
+        self.losses, self.step = losses, step
+        self.timed: list[int] = []
+
+    def call(self, method: str, *args: Any) -> Any:
+        return {"reset": None, "outputs": np.ones((1, 2)), "losses": self.losses}[method]
+
+    def elapsed(self, task: Task, repeats: int) -> float:
+        self.timed.append(repeats)
+        return self.step * repeats * 10  # ten steps an epoch
+
+
+def scripted(**steps: float) -> list[Scripted]:
+    return [Scripted(side, losses=[1.0], step=step) for side, step in steps.items()]
+
+
+# ---- correctness before timing
+
+
+def test_equal_losses_pass() -> None:
+    workers = [Scripted("a", losses=[2.0, 1.0]), Scripted("b", losses=[2.0, 1.00001])]
+    found = measure.check(workers, [TRAIN, ONE])
+    assert found["losses"] == pytest.approx(1e-5)
+    assert found[ONE.text] == 0
+
+
+@pytest.mark.parametrize("wrong", [1.001, float("nan"), float("inf")])
+def test_a_side_that_computes_something_else_is_refused(wrong: float) -> None:
+    workers = [Scripted("a", losses=[2.0, 1.0]), Scripted("b", losses=[2.0, wrong])]
+    with pytest.raises(measure.DisagreementError, match="a .* and b .* not timed"):
+        measure.check(workers, [TRAIN])
+    assert workers[0].timed == []
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.usefixtures("threads")
+def test_numpy_computes_what_fastmlp_does(activation: str, loss: str) -> None:
+    workload = Workload("own", (5, 8, 7, 3), 4, activation, loss)
+    data = workload.data(4 * measure.STEPS_CHECKED)
+    sides = [side_class(name) for name in ("fastmlp", "NumPy")]
+    made = [side(workload, data, workload.weights, threads=1) for side in sides]
+    outputs = {side.describe(): side.infer(data[0]) for side in made}
+    assert measure.agree("outputs", outputs, relative_to_all=True) < measure.TOLERANCE
+    first = {side.describe(): np.array(side.losses(measure.STEPS_CHECKED)) for side in made}
+    assert measure.agree("losses", first) < measure.TOLERANCE
+    for side in made:
+        side.train(1)
+        side.reset()
+    again = {side.describe(): np.array(side.losses(measure.STEPS_CHECKED)) for side in made}
+    for name, losses in first.items():
+        np.testing.assert_allclose(losses, again[name], rtol=measure.TOLERANCE)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIDES, "other", ("no_such_package", ""))
+    assert missing("other") == "no_such_package"
+    assert missing("NumPy") is None
+
+
+# ---- timing
+
+
+def test_sides_take_turns_and_the_figures_are_times_of_a_step() -> None:
+    workers = scripted(fastmlp=0.01, other=0.02)
+    timings = measure.interleave(workers, TRAIN, steps=10, rounds=3, budget=0.5)
+    assert [t.median for t in timings] == pytest.approx([0.01, 0.02])
+    assert [worker.timed[-3:] for worker in workers] == [[5] * 3, [2] * 3]
+
+
+def test_spread_is_half_the_quartiles_distance() -> None:
+    timing = measure.Timing("a", 1, (1.0, 2.0, 3.0, 4.0, 5.0))
+    assert timing.median == 3
+    assert timing.spread == pytest.approx(1 / 3)
+
+
+def test_each_side_counts_at_its_best_number_of_threads() -> None:
+    timings = [measure.Timing("fastmlp", 2, (2.0,))]
+    timings += [measure.Timing("other", n, (seconds,)) for n, seconds in ((1, 5.0), (2, 6.0))]
+    record = report.record(STANDARD["A"], TRAIN, timings, None)
+    assert record["sides"]["other"]["threads"] == 1
+    assert record["ratios"] == {"other": 2.5}
+    assert record["best_peer"] == 2.5
+
+
+def test_a_child_inherits_its_threads_and_no_slower_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    before = dict(os.environ)
+    with environment(3):
+        assert "OPENBLAS_CORETYPE" not in os.environ
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
+    assert dict(os.environ) == before
+
+
+# ---- work and floor
+
+
+def test_work_of_a_step() -> None:
+    """2-3-1 at batch 4: products of 6 and 3, three each but for the first's input gradient."""
+    workload = Workload("own", (2, 3, 1), 4, loss="mse")
+    assert workload.parameters == (2 * 3 + 3) + (3 * 1 + 1)
+    assert workload.flops == 2 * 4 * (2 * 6 + 3 * 3)
+    assert workload.adam_bytes == 28 * 13
+
+
+def test_floor_adds_arithmetic_and_memory() -> None:
+    """Of A as PERFORMANCE's model has it: 104.7 MFLOP at 2 x 256 GFLOP/s, 5.7 MB at 390 GB/s."""
+    floor = Floor(peak=256e9, bandwidth=390e9, threads=2)
+    assert floor.seconds(STANDARD["A"]) == pytest.approx(204.5e-6 + 14.6e-6, rel=1e-2)
+
+
+def test_an_epoch_has_whole_batches_within_bounds() -> None:
+    for workload in STANDARD.values():
+        assert workload.rows() % workload.batch == 0
+        assert workload.rows() >= 4096
+    assert all(STANDARD[name].rows() // STANDARD[name].batch == 10_000 for name in "CDE")
+
+
+def test_data_and_weights_are_the_same_everywhere() -> None:
+    one, other = (Workload("own", (3, 4, 2), 4) for _ in range(2))
+    for a, b in zip([*one.data(8), *one.weights], [*other.data(8), *other.weights]):
+        np.testing.assert_array_equal(a, b)
+
+
+# ---- the command line
+
+
+def test_letters_and_a_network_by_name() -> None:
+    options = parse(["ac", "--dims", "123-77-33-5", "--batch", "50", "--activation", "tanh"])
+    assert [w.text for w in options.workloads][1:] == [
+        STANDARD["C"].text,
+        "123-77-33-5, batch 50, tanh, cross_entropy",
+    ]
+    assert len(parse([]).workloads) == 7
+
+
+@pytest.mark.parametrize("arguments", ["AZ", "--dims 5", "--dims 5-x", "--dims 5-0"])
+def test_bad_arguments_are_refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(arguments.split())
+    assert "error" in capsys.readouterr().err
+
+
+# ---- figures for people
+
+
+@pytest.fixture
+def record() -> report.Record:
+    timings = [measure.Timing("fastmlp", 2, (232e-6,)), measure.Timing("NumPy", 1, (572e-6,))]
+    return report.record(STANDARD["A"], TRAIN, timings, Floor(256e9, 390e9, 2))
+
+
+def test_a_line_of_the_table(record: report.Record) -> None:
+    sides = ["fastmlp", "NumPy"]
+    line = report.line(record, sides)
+    text = "training step 219 232 ±0% (2) 94% 572 ±0% (1) 2.47x 2.47x"
+    assert " ".join(line.split()) == text
+    assert len(line) == len(report.header(sides))
+
+
+def test_a_plot_is_written(record: report.Record, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "plot.png"
+    report.plot([record], path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_are_quoted_from_results(record: report.Record, tmp_path: Path) -> None:
+    (tmp_path / "speed.json").write_text(json.dumps({"records": [record]}))
+    text = "before\n<!-- bench: speed.json training -->\nold\n<!-- /bench -->\nafter\n"
+    filled = readme.filled(text, "en", tmp_path)
+    assert "| A | 784-256-10 | 128 | 219 | **232** | 572 | 2.5 |" in filled
+    assert filled.startswith("before\n")
+    assert filled.endswith("<!-- /bench -->\nafter\n")
+    assert "old" not in filled
+    assert readme.filled(filled, "en", tmp_path) == filled
+
+
+def test_the_readmes_quote_the_committed_results() -> None:
+    assert readme.stale() == []
