@@ -1,10 +1,11 @@
 // Elementary functions as templates over a value type, vectorising without branches.
 //
 // A value type T brings: arithmetic and comparison operators, T(double), and the primitives
-// fma(a, b, c), select(condition, a, b), sqrt(x), scale_by_power(x, n) and split_power(x, e)
-// (below, for scalars; cpu/isa/vec.h, for SIMD vectors). `Scalar<T>` is its element type, which
-// picks the polynomial. The polynomials are those of Moshier's Cephes library (netlib.org/cephes):
-// about one unit in the last place on the reduced range.
+// fma(a, b, c), select(condition, a, b), sqrt(x), reciprocal(x) (to an ulp or so),
+// scale_by_power(x, n) and split_power(x, e) (below, for scalars; cpu/isa/vec.h, for SIMD vectors).
+// `Scalar<T>` is its element type, which picks the polynomial. The polynomials are those of
+// Moshier's Cephes library (netlib.org/cephes): about one unit in the last place on the reduced
+// range.
 #pragma once
 
 #include <cmath>
@@ -41,6 +42,8 @@ FASTMLP_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c)
 FASTMLP_FN double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 FASTMLP_FN float select(bool condition, float a, float b) { return condition ? a : b; }
 FASTMLP_FN double select(bool condition, double a, double b) { return condition ? a : b; }
+FASTMLP_FN float reciprocal(float x) { return 1 / x; }
+FASTMLP_FN double reciprocal(double x) { return 1 / x; }
 FASTMLP_FN float sqrt(float x) { return __builtin_sqrtf(x); }
 FASTMLP_FN double sqrt(double x) { return __builtin_sqrt(x); }
 

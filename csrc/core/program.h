@@ -58,14 +58,16 @@ inline bool same_place(const Operand& a, const Operand& b) {
   return a.buffer == b.buffer && a.offset == b.offset;
 }
 
-// out[i] = in[order(row + i)]: the rows of the next batch, shuffled or in place.
+// x[i] = from_x[order(row + i)], and likewise the target and, where there is one, the weight: the
+// rows of the next batch, shuffled or in place.
 struct Gather {
-  Operand out, in;
+  Operand x, target, weight;
+  Operand from_x, from_target, from_weight;
   bool shuffled = false;
 
   template <class F>
   void each(F f) {
-    f(out), f(in);
+    f(x), f(target), f(weight), f(from_x), f(from_target), f(from_weight);
   }
 };
 

@@ -122,7 +122,9 @@ struct AdamStep {
     m = fma(one_minus_beta1, g - m, m);
     v = fma(one_minus_beta2 * g, g, beta2 * v);
   }
-  FASTMLP_FN T descend(T p, T m, T v) const { return p - step_size * m / (sqrt(v) + epsilon); }
+  FASTMLP_FN T descend(T p, T m, T v) const {
+    return fma(T(0) - step_size * m, reciprocal(sqrt(v) + epsilon), p);
+  }
   FASTMLP_FN T operator()(T p, T g, T& m, T& v) const {
     moments(p, g, m, v);
     return descend(p, m, v);

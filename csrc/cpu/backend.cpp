@@ -16,26 +16,59 @@ namespace {
 
 // ---- records: each does this member's share ------------------------------------------------
 
+// One of the arrays that a Gather takes rows from, in bytes.
+struct RowCopy {
+  const char* from;
+  char* to;
+  std::int64_t from_stride, to_stride;
+  std::size_t bytes;
+
+  RowCopy(const Run& run, const Operand& out, const Operand& in, std::int64_t replica)
+      : from(address(run, in, replica)),
+        to(address(run, out, replica)),
+        from_stride(in.row_stride * size_of(in.dtype)),
+        to_stride(out.row_stride * size_of(out.dtype)),
+        bytes(std::size_t(out.cols * size_of(out.dtype))) {}
+
+  static char* address(const Run& run, const Operand& operand, std::int64_t replica) {
+    if (!operand) return nullptr;
+    return static_cast<char*>(run.launch.buffers[operand.buffer]) +
+           (operand.offset + replica * operand.batch_stride) * size_of(operand.dtype);
+  }
+  void copy(std::int64_t row, std::int64_t source) const {
+    if (to) std::memcpy(to + row * to_stride, from + source * from_stride, bytes);
+  }
+};
+
 template <class T>
 void execute(const Gather& record, const Run& run) {
-  const std::int64_t rows = run.launch.rows, total = run.launch.total_rows;
-  const std::int64_t bytes = record.out.cols * size_of(record.out.dtype);
-  const std::int64_t out_stride = record.out.row_stride * size_of(record.out.dtype);
-  const std::int64_t in_stride = record.in.row_stride * size_of(record.in.dtype);
-  run.each_block(rows, record.out.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
-    const StepState& state = run.state(r);
-    const Permutation order(std::uint64_t(total), state.seed, std::uint64_t(state.epoch));
-    const bool wide = size_of(record.out.dtype) == 8;
-    char* out = wide ? reinterpret_cast<char*>(run.data<double>(record.out, r))
-                     : reinterpret_cast<char*>(run.data<float>(record.out, r));
-    const char* in = wide ? reinterpret_cast<const char*>(run.data<const double>(record.in, r))
-                          : reinterpret_cast<const char*>(run.data<const float>(record.in, r));
-    for (std::int64_t i = first; i < first + n; ++i) {
-      const std::int64_t place = state.row + i;
-      const std::int64_t from = record.shuffled ? std::int64_t(order(std::uint64_t(place))) : place;
-      std::memcpy(out + i * out_stride, in + from * in_stride, std::size_t(bytes));
-    }
-  });
+  run.each_block(
+      run.launch.rows, record.x.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+        const StepState& state = run.state(r);
+        const Permutation order(std::uint64_t(run.launch.total_rows), state.seed,
+                                std::uint64_t(state.epoch));
+        const RowCopy x(run, record.x, record.from_x, r),
+            target(run, record.target, record.from_target, r),
+            weight(run, record.weight, record.from_weight, r);
+        // Shuffled rows are far apart, and the processor cannot guess where: it is told some rows
+        // ahead.
+        constexpr std::int64_t ahead = 8;
+        std::int64_t source[ahead];
+        for (std::int64_t i = first; i < first + n + ahead; ++i) {
+          const std::int64_t slot = i % ahead, row = i - ahead;
+          if (row >= first) {
+            x.copy(row, source[slot]);
+            target.copy(row, source[slot]);
+            weight.copy(row, source[slot]);
+          }
+          if (i < first + n) {
+            const std::int64_t place = state.row + i;
+            source[slot] = record.shuffled ? std::int64_t(order(std::uint64_t(place))) : place;
+            __builtin_prefetch(x.from + source[slot] * x.from_stride);
+            __builtin_prefetch(target.from + source[slot] * target.from_stride);
+          }
+        }
+      });
 }
 
 template <class T>
@@ -261,8 +294,9 @@ class CpuExecutable : public Executable {
   }
 
  private:
-  // Waking a worker and meeting it at barriers pays from about this many operations a step.
-  static constexpr double worth_a_team = 3e5;
+  // Meeting other members at every record's barrier pays from about this many operations a step,
+  // and waking them from about that many a run.
+  static constexpr double worth_barriers = 2e6, worth_waking = 1e7;
 
   int members_for(const Launch& launch) const {
     const int threads = num_threads();
@@ -271,7 +305,8 @@ class CpuExecutable : public Executable {
     for (const Record& record : program_.records)
       if (const auto* product = std::get_if<MatMul>(&record))
         work += operations(*product, launch.rows) * double(program_.replicas);
-    return work < worth_a_team ? 1 : threads;
+    const bool worth = work >= worth_barriers && work * double(launch.repeat) >= worth_waking;
+    return worth ? threads : 1;
   }
 
   void work(const Run& run) const {

@@ -43,6 +43,11 @@ struct Run {
   // Calls f(replica, task) for this member's share of every replica's tasks.
   template <class F>
   void each_task(std::int64_t tasks, F&& f) const {
+    if (members == 1) {  // no divisions: they would be felt in the smallest networks
+      for (std::int64_t r = 0; r < replicas; ++r)
+        for (std::int64_t t = 0; t < tasks; ++t) f(r, t);
+      return;
+    }
     const std::int64_t all = replicas * tasks;
     for (std::int64_t t = all * member / members; t < all * (member + 1) / members; ++t)
       f(t / tasks, t % tasks);
@@ -52,6 +57,7 @@ struct Run {
   template <class F>
   void each_block(std::int64_t rows, std::int64_t cols, F&& f) const {
     constexpr std::int64_t block_elements = 8192;
+    if (members == 1 && replicas == 1) return f(0, 0, rows);
     const std::int64_t block = cols < block_elements ? block_elements / (cols ? cols : 1) : 1;
     each_task((rows + block - 1) / block, [&](std::int64_t replica, std::int64_t task) {
       const std::int64_t first = task * block;

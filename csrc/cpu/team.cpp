@@ -119,8 +119,7 @@ Team& team() {
 
 }  // namespace
 
-void Barrier::wait() {
-  if (members_ == 1) return;
+void Barrier::wait_for_others() {
   const unsigned generation = generation_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
     arrived_.store(0, std::memory_order_relaxed);

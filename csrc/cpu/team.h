@@ -13,9 +13,13 @@ namespace fastmlp::cpu {
 class Barrier {
  public:
   explicit Barrier(int members) : members_(members) {}
-  void wait();
+  void wait() {
+    if (members_ > 1) wait_for_others();
+  }
 
  private:
+  void wait_for_others();
+
   const int members_;
   alignas(128) std::atomic<int> arrived_{0};
   alignas(128) std::atomic<unsigned> generation_{0};

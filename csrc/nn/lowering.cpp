@@ -209,13 +209,18 @@ class Lowering {
   // ---- sections
 
   void gather() {
-    emit(Gather{values_.front(), outside(Buffer::input, network_.features()), options_.shuffle});
-    const Operand given = target();
-    target_ = options_.labels ? allocate_column(given.dtype) : allocate(given.cols);
-    emit(Gather{target_, given, options_.shuffle});
-    if (!options_.weighted) return;
-    weight_ = allocate_column(network_.dtype());
-    emit(Gather{weight_, outside(Buffer::weight, 1), options_.shuffle});
+    Gather rows;
+    rows.shuffled = options_.shuffle;
+    rows.x = values_.front();
+    rows.from_x = outside(Buffer::input, network_.features());
+    rows.from_target = target();
+    const Operand& given = rows.from_target;
+    target_ = rows.target = options_.labels ? allocate_column(given.dtype) : allocate(given.cols);
+    if (options_.weighted) {
+      weight_ = rows.weight = allocate_column(network_.dtype());
+      rows.from_weight = outside(Buffer::weight, 1);
+    }
+    emit(rows);
   }
 
   void forward() {

@@ -12,9 +12,9 @@ from fastmlp.device import Arguments, Array, Device, Inference, Plan, StepState,
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer
 
-# Rows that `predict` and `evaluate` take at a time where the caller does not say: enough to keep
-# every core busy, few enough for the activations to stay in the cache.
-CHUNK_ROWS = 1024
+# How much `predict` and `evaluate` take at a time where the caller does not say, in elements of the
+# widest layer's output: enough to be worth waking every core, few enough to stay in the cache.
+_CHUNK_ELEMENTS = 1 << 19
 
 _MAX_PLANS = 32
 
@@ -45,6 +45,8 @@ class Engine:
         self.replicas = len(seeds)
         self.network = device.network(list(stages), features, dtype, self.replicas)
         self.features = features
+        widest = max([features, *(stage.get("units", 0) for stage in stages)])
+        self.chunk_rows = max(_CHUNK_ELEMENTS // widest, 1)
         self.outputs: int = self.network.outputs
         self.parameters = self._zeros()
         self.state = device.xp.zeros(self.replicas, StepState)
@@ -139,12 +141,13 @@ class Engine:
         """Run the low-latency forward; return None where `x` or `out` must be converted first."""
         return None if self._inference is None else self._inference(x, out)
 
-    def infer(self, x: Array, chunk: int = CHUNK_ROWS) -> Array:
+    def infer(self, x: Array, chunk: int | None = None) -> Array:
         """Compute the outputs for x (n, features), `chunk` rows at a time."""
+        chunk = min(chunk or self.chunk_rows, max(len(x), 1))
         out = self.device.xp.empty(self._shape(len(x), self.outputs), self.dtype)
         if not len(x):
             return out
-        plan = self._plan("infer", chunk := min(chunk, len(x)))
+        plan = self._plan("infer", chunk)
         arguments = self._private_arguments(plan)
         for start in range(0, len(x), chunk):
             rows = slice(start, start + chunk)
@@ -167,12 +170,13 @@ class Engine:
         weight: Array | None,
         loss: Loss,
         metrics: Sequence[str],
-        chunk: int = CHUNK_ROWS,
+        chunk: int | None = None,
     ) -> Array:
         """Return the sums over rows of the loss and each native metric: (replicas, 1 + metrics)."""
+        chunk = min(chunk or self.chunk_rows, len(x))
         plan = self._plan(
             "evaluate",
-            chunk := min(chunk, len(x)),
+            chunk,
             loss=loss.name,
             metrics=tuple(metrics),
             labels=target.dtype == np.int32,

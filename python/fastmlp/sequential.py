@@ -15,7 +15,7 @@ from fastmlp import initializers, layers, losses, metrics, optimizers
 from fastmlp._config import check_integer
 from fastmlp.callbacks import Callback, History
 from fastmlp.device import Array
-from fastmlp.engine import CHUNK_ROWS, Engine
+from fastmlp.engine import Engine
 from fastmlp.layers import Input, Layer, Shape
 from fastmlp.training import Verbosity, evaluate, fit, train_on_batch
 
@@ -1012,9 +1012,9 @@ class Sequential:
         io.save(self, path, metadata or {}, arrays or {})
 
 
-def _batch_size(operation: str, batch_size: int | None) -> int:
+def _batch_size(operation: str, batch_size: int | None) -> int | None:
     if batch_size is None:
-        return CHUNK_ROWS
+        return None
     return check_integer(f"{operation}: batch_size", batch_size, at_least=1)
 
 

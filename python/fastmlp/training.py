@@ -17,7 +17,7 @@ from fastmlp import kernels
 from fastmlp._config import check_integer, check_number
 from fastmlp.callbacks import Callback, CallbackList, History, Progress
 from fastmlp.device import Array
-from fastmlp.engine import CHUNK_ROWS, Engine
+from fastmlp.engine import Engine
 from fastmlp.losses import Loss, row_weights
 from fastmlp.metrics import Metric
 from fastmlp.metrics import get as get_metric
@@ -338,8 +338,8 @@ def fit(
                 if done < steps.total:
                     break
                 engine.state["epoch"] += 1
-                if validation is not None and not interrupt.seen:
-                    figures = _figures(model, validation, CHUNK_ROWS)
+                if validation is not None:
+                    figures = _figures(model, validation, None)
                     logs |= {f"val_{name}": value for name, value in figures.items()}
                 logs["learning_rate"] = float(engine.state["learning_rate"][0])
                 progress.end_epoch(logs)
@@ -406,12 +406,14 @@ def train_on_batch(model: Sequential, x: Any, y: Any, sample_weight: Any) -> flo
     return sums.logs()["loss"]
 
 
-def evaluate(model: Sequential, x: Any, y: Any, sample_weight: Any, chunk: int) -> dict[str, float]:
+def evaluate(
+    model: Sequential, x: Any, y: Any, sample_weight: Any, chunk: int | None
+) -> dict[str, float]:
     """Compute loss and metrics; see `Sequential.evaluate`."""
     return _figures(model, _prepare(model, "evaluate", x, y, sample_weight), chunk)
 
 
-def _figures(model: Sequential, data: _Data, chunk: int) -> dict[str, float]:
+def _figures(model: Sequential, data: _Data, chunk: int | None) -> dict[str, float]:
     loss, _ = _compiled(model, "evaluate")
     engine = model._engine
     sums = _Sums(model.metrics)

@@ -9,6 +9,7 @@
 // mask, and what lies behind it is never touched.
 #pragma once
 
+#include <cstdint>
 #include <utility>
 
 #include "cpu/isa/vec.h"
@@ -137,16 +138,36 @@ FASTMLP_FN void panel(const Block<T>& block, std::int64_t rows, std::int64_t vec
 #endif
 }
 
-// packed[i][j] = b[j][i], in blocks that fit the first-level cache either way.
+// to[i][j] = from[j][i] for a square of 16 bytes a side.
+FASTMLP_FN void transpose_square(float* to, std::int64_t to_stride, const float* from,
+                                 std::int64_t from_stride) {
+  __m128 r0 = _mm_loadu_ps(from), r1 = _mm_loadu_ps(from + from_stride),
+         r2 = _mm_loadu_ps(from + 2 * from_stride), r3 = _mm_loadu_ps(from + 3 * from_stride);
+  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+  _mm_storeu_ps(to, r0);
+  _mm_storeu_ps(to + to_stride, r1);
+  _mm_storeu_ps(to + 2 * to_stride, r2);
+  _mm_storeu_ps(to + 3 * to_stride, r3);
+}
+FASTMLP_FN void transpose_square(double* to, std::int64_t to_stride, const double* from,
+                                 std::int64_t from_stride) {
+  const __m128d r0 = _mm_loadu_pd(from), r1 = _mm_loadu_pd(from + from_stride);
+  _mm_storeu_pd(to, _mm_unpacklo_pd(r0, r1));
+  _mm_storeu_pd(to + to_stride, _mm_unpackhi_pd(r0, r1));
+}
+
+// packed[i][j] = b[j][i] for i < k, j < n.
 template <class T>
 FASTMLP_FN void pack_transposed(T* packed, std::int64_t width, const T* b, std::int64_t stride,
                                 std::int64_t k, std::int64_t n) {
-  constexpr std::int64_t block = 16;
-  for (std::int64_t i0 = 0; i0 < k; i0 += block) {
-    const std::int64_t i1 = i0 + block < k ? i0 + block : k;
-    for (std::int64_t j = 0; j < n; ++j)
-      for (std::int64_t i = i0; i < i1; ++i) packed[i * width + j] = b[j * stride + i];
-  }
+  constexpr std::int64_t side = 16 / sizeof(T);
+  const std::int64_t whole_k = k / side * side, whole_n = n / side * side;
+  for (std::int64_t j = 0; j < whole_n; j += side)
+    for (std::int64_t i = 0; i < whole_k; i += side)
+      transpose_square(packed + i * width + j, width, b + j * stride + i, stride);
+  for (std::int64_t j = 0; j < n; ++j)
+    for (std::int64_t i = j < whole_n ? whole_k : 0; i < k; ++i)
+      packed[i * width + j] = b[j * stride + i];
 }
 
 template <class T>

@@ -4,11 +4,13 @@
 
 #include "cpu/isa/elementwise.h"
 #include "cpu/isa/loss.h"
-#include "cpu/isa/matmul.h"
 #include "cpu/isa/peak.h"
 #include "cpu/isa/reduce.h"
 #include "cpu/isa/update.h"
 #include "cpu/kernels.h"
+#if defined(__AVX2__)
+#include "cpu/isa/matmul.h"
+#endif
 
 namespace fastmlp::cpu::FASTMLP_ISA {
 

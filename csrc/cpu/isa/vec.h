@@ -168,6 +168,17 @@ struct Vec {
 #endif
   }
 
+  friend FASTMLP_FN Vec reciprocal(Vec a) {
+#if defined(__AVX512F__)  // an estimate to 14 bits and one step of Newton's: half the time of a
+                          // division
+    if constexpr (sizeof(S) == 4) {
+      const Vec estimate = Vec(Native(_mm512_maskz_rcp14_ps(__mmask16(-1), a.v)));
+      return fma(fma(Vec(0) - a, estimate, Vec(1)), estimate, estimate);
+    }
+#endif
+    return Vec(1) / a;
+  }
+
   // As their scalar forms in core/math.h.
   friend FASTMLP_FN Vec scale_by_power(Vec x, Vec magic) {
     const NativeInt n = (NativeInt)magic.v - (NativeInt)Vec(double(Bits<S>::round_magic)).v;
