@@ -47,6 +47,7 @@ print(json.dumps({"before": before, "after": after, "error": error, **fm.show_co
 
 def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environment["FASTMLP_GEMM"] = "blas"
     return subprocess.run(
         [sys.executable, "-c", program],
         env={**environment, **variables},
@@ -146,6 +147,15 @@ assert os.waitpid(child, 0)[1] == 0
 """
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_matmul_path_is_an_error() -> None:
+    done = run(
+        "import numpy as np, fastmlp as fm; fm.kernels.matmul(*np.ones((2, 3, 3), 'float32'))",
+        FASTMLP_GEMM="mkl",
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: FASTMLP_GEMM: needs blas or native, got 'mkl'" in done.stderr
 
 
 @pytest.mark.parametrize("instruction_set", ["sse9", "AVX2"])

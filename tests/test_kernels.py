@@ -494,18 +494,21 @@ def test_several_python_threads_at_once():
 
 INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
 NARROWER = INSTRUCTION_SETS[: INSTRUCTION_SETS.index(fm.show_config()["instruction_set"])]
+OTHER_PATHS = [("FASTMLP_ISA", name) for name in NARROWER] + [("FASTMLP_GEMM", "blas")]
 
 
-@pytest.mark.skipif("FASTMLP_ISA" in os.environ, reason="one instruction set is forced already")
-@pytest.mark.parametrize("instruction_set", NARROWER)
-def test_narrower_instruction_sets(instruction_set):
-    """Kernels, losses and gradients again, as on a machine that has less than this one."""
+@pytest.mark.skipif(
+    "FASTMLP_ISA" in os.environ or "FASTMLP_GEMM" in os.environ, reason="one path is forced already"
+)
+@pytest.mark.parametrize("variable, value", OTHER_PATHS)
+def test_other_paths(variable, value):
+    """Kernels, losses and gradients again: as on a lesser machine, and with the BLAS."""
     files = [
         Path(__file__).with_name(f"test_{name}.py") for name in ("kernels", "losses", "gradients")
     ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(
-        command, env={**os.environ, "FASTMLP_ISA": instruction_set}, capture_output=True, text=True
+        command, env={**os.environ, variable: value}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
 

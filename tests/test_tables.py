@@ -281,7 +281,7 @@ def test_values(tmp_path):
         ("\n \n", "the file is empty"),
         ("a,b\n", "a header, but no rows"),
         ("a,b\n1,2\n1,2,3\n", "Expected 2 fields in line 3, saw 3"),
-        ("a,b\n1,2,3\n1,2,3\n", "not a readable table"),
+        ("a,b\n1,2,3\n1,2,3\n", "rows have more fields than the header"),
         ('a,b\n1,"2\n', "not a readable table"),
         ("a,b\n1,é\n".encode("latin-1"), "not a text table in UTF-8"),
         (b"\x00\xff\xfe\x80", "not a text table in UTF-8"),

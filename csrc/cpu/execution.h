@@ -1,8 +1,8 @@
 // How a program runs on the CPU: every member of the team walks through the records, does its share
 // of each one's tasks, and meets the others at a barrier before the next.
 //
-// Which tasks a record has depends on shapes alone, and each element is computed by one task in one
-// fixed order, so the number of threads does not change a bit.
+// However the tasks are cut, each element is computed by one task in one fixed order, so the number
+// of threads does not change a bit.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,6 @@
 #include "cpu/matmul.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <numeric>
@@ -14,7 +13,11 @@
 namespace fastmlp::cpu {
 namespace {
 
-struct Shape { std::int64_t m, n, k; };
+struct Shape {
+  std::int64_t m, n, k;
+
+  double operations() const { return 2.0 * double(m) * double(n) * double(k); }
+};
 
 Shape shape(const MatMul& record, std::int64_t batch) {
   auto rows = [&](const Operand& o) { return o.rows == Operand::batch ? batch : o.rows; };
@@ -23,22 +26,15 @@ Shape shape(const MatMul& record, std::int64_t batch) {
 
 struct Tiling { std::int64_t rows, cols; };
 
-std::int64_t round_up(double x, std::int64_t multiple) {
-  return (std::int64_t(std::ceil(x)) + multiple - 1) / multiple * multiple;
-}
-
-// A BLAS call packs its operands anew, so tiles are few and about square; and since its sums depend
-// on the tile, tiles depend on the shape alone.
+// A BLAS call packs its operands anew, so tiles are few and large; and since its sums depend on the
+// tile, tiles depend on the shape alone.
 Tiling blas_tiling(const Shape& s) {
-  constexpr double worth_splitting = 2e6;  // operations in a tile, some 20 microseconds
-  constexpr double most = 16;
-  const double m = double(s.m), n = double(s.n);
-  const double tiles = std::min(most, std::floor(2 * m * n * double(s.k) / worth_splitting));
-  if (tiles < 2) return {s.m, s.n};
-  Tiling tile;
-  tile.rows = std::min(s.m, round_up(std::max(std::sqrt(m * n / tiles), m / tiles), 16));
-  tile.cols = std::min(s.n, round_up(m * n / tiles / double(tile.rows), 64));
-  return tile;
+  constexpr std::int64_t rows = 256, narrowest = 128, most = 4;
+  const std::int64_t down = (s.m + rows - 1) / rows;
+  const std::int64_t across = std::min(most / std::min(down, most), s.n / narrowest);
+  const double worth_splitting = 4e6;  // operations, some 40 microseconds
+  if (across < 2 || s.operations() < worth_splitting) return {std::min(s.m, rows), s.n};
+  return {std::min(s.m, rows), (s.n / across + 63) / 64 * 64};
 }
 
 // Our own kernels give the same sums in any tile, so tiles may suit the team: whole panels of
@@ -89,8 +85,7 @@ Operand part(Operand operand, std::int64_t first_row, std::int64_t first_col) {
 }  // namespace
 
 double operations(const MatMul& record, std::int64_t rows) {
-  const Shape s = shape(record, rows);
-  return 2.0 * double(s.m) * double(s.n) * double(s.k);
+  return shape(record, rows).operations();
 }
 
 bool uses_blas() {

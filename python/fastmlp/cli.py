@@ -34,7 +34,7 @@ __all__ = ["main"]
 
 AIMS = ("train", "validate", "test")
 FEWEST_ROWS = 10
-OPTIMIZERS = {"adam": (fm.Adam, 3e-3), "adamw": (fm.AdamW, 3e-3), "sgd": (fm.SGD, 0.1)}
+OPTIMIZERS = {"adam": (fm.Adam, 4e-3), "adamw": (fm.AdamW, 4e-3), "sgd": (fm.SGD, 0.1)}
 """The optimizers by name, with the learning rate that each begins with by default."""
 
 _DATA = (
@@ -164,7 +164,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--patience", type=_count, default=15, help="epochs without progress (default: 15)")
     add("--batch-size", type=_count, help="default: 128, fewer if there are few rows")
     add("--optimizer", choices=list(OPTIMIZERS), default="adam", help="default: %(default)s")
-    add("--learning-rate", type=float, help="at first; falls to 0 (default: 0.003, sgd: 0.1)")
+    add("--learning-rate", type=float, help="at first; falls to 0 (default: 0.004, sgd: 0.1)")
     add("--weight-decay", type=float, help="default: 1 by the rows to train on")
     add("--seed", type=_seed, default=0, help="decides every random number (default: 0)")
     add("--threads", type=_count, help="default: one a core")
@@ -469,7 +469,10 @@ def _info(options: argparse.Namespace) -> int:
 def _print_config(config: dict[str, Any]) -> None:
     blas, cuda = config["blas"], config["cuda"]
     print(f"fastmlp {config['version']}")
-    _row("CPU", f"{config['instruction_set']}, {config['threads']} threads")
+    _row(
+        "CPU",
+        f"{config['instruction_set']}, {config['threads']} threads, {config['matmul']} matmul",
+    )
     _row("BLAS", f"{blas['library']} {blas['version']}, core {blas['core']} ({blas['origin']})")
     if blas["warning"]:
         _row("", blas["warning"])

@@ -187,7 +187,9 @@ def read_csv(path: Path, text: Iterable[str] = ()) -> DataFrame:
             )
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text table in UTF-8 ({error.reason})") from error
-    except (pandas.errors.ParserError, pandas.errors.ParserWarning, *_GZIP_ERRORS) as error:
+    except pandas.errors.ParserWarning as error:
+        raise ValueError(f"{path}: rows have more fields than the header has names") from error
+    except (pandas.errors.ParserError, *_GZIP_ERRORS) as error:
         reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
         raise ValueError(f"{path}: not a readable table: {reason}") from error
     frame.columns = frame.columns.str.strip()

@@ -5,8 +5,9 @@
 //
 // A micro-kernel holds `rows` x `vectors` of c in registers. It reads b by whole vectors and
 // broadcasts single elements of a, so a may be transposed at no cost; a transposed b is first
-// packed into a panel. The last vector of a row may be partial: it is loaded and stored under a
-// mask, and what lies behind it is never touched.
+// packed into a panel, and so is one whose rows would fight for a cache's sets. The last vector of
+// a row may be partial: it is loaded and stored under a mask, and what lies behind it is never
+// touched.
 #pragma once
 
 #include <cstdint>
@@ -156,6 +157,16 @@ FASTMLP_FN void transpose_square(double* to, std::int64_t to_stride, const doubl
   _mm_storeu_pd(to + to_stride, _mm_unpackhi_pd(r0, r1));
 }
 
+// packed[i][j] = b[i][j] for i < k, j < n.
+template <class T>
+FASTMLP_FN void pack(T* packed, std::int64_t width, const T* b, std::int64_t stride, std::int64_t k,
+                     std::int64_t n) {
+  for (std::int64_t i = 0; i < k; ++i)
+    for_columns<T>(n, [&](std::int64_t j, auto lanes) {
+      Vec<T>::load(b + i * stride + j, lanes).store(packed + i * width + j, lanes);
+    });
+}
+
 // packed[i][j] = b[j][i] for i < k, j < n.
 template <class T>
 FASTMLP_FN void pack_transposed(T* packed, std::int64_t width, const T* b, std::int64_t stride,
@@ -168,6 +179,13 @@ FASTMLP_FN void pack_transposed(T* packed, std::int64_t width, const T* b, std::
   for (std::int64_t j = 0; j < n; ++j)
     for (std::int64_t i = j < whole_n ? whole_k : 0; i < k; ++i)
       packed[i * width + j] = b[j * stride + i];
+}
+
+// Rows at such a stride fall into the same few sets of a cache. Packing them costs less than that
+// where they are read often enough.
+template <class T>
+FASTMLP_FN bool worth_packing(const Product<T>& p) {
+  return p.m >= 64 && p.b_stride * std::int64_t(sizeof(T)) % 512 == 0;
 }
 
 template <class T>
@@ -188,6 +206,10 @@ void matmul(const Product<T>& p) {
       block.a = p.a + (p.transpose_a ? k * p.a_stride : k);
       if (p.transpose_b) {
         pack_transposed(p.scratch, columns, p.b + j * p.b_stride + k, p.b_stride, block.k, n);
+        block.b = p.scratch;
+        block.b_stride = columns;
+      } else if (worth_packing(p)) {
+        pack(p.scratch, columns, p.b + k * p.b_stride + j, p.b_stride, block.k, n);
         block.b = p.scratch;
         block.b_stride = columns;
       } else {
