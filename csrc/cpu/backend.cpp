@@ -1,6 +1,7 @@
 #include "cpu/backend.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "cpu/execution.h"
 #include "cpu/machine.h"
 #include "cpu/matmul.h"
+#include "cpu/team_choice.h"
 
 namespace fastmlp::cpu {
 namespace {
@@ -272,51 +274,72 @@ class CpuExecutable : public Executable {
   explicit CpuExecutable(Program program) : program_(std::move(program)) {}
 
   void run(const Launch& launch) override {
-    const int members = members_for(launch);
-    if (members > 1) {
-      Barrier barrier(members);
-      struct Job {
-        const CpuExecutable* self;
-        const Launch& launch;
-        Barrier& barrier;
-        int members;
-      } job{this, launch, barrier, members};
-      const auto body = [](void* context, int member) {
-        Job& j = *static_cast<Job*>(context);
-        const FlushToZero flush;
-        j.self->work({j.launch, j.self->program_.replicas, member, j.members, j.barrier});
-      };
-      if (run_on_team(members, body, &job)) return;
+    if (!worth_asking(launch)) {
+      run_alone(launch);
+      return;
     }
-    const FlushToZero flush;
-    Barrier alone(1);
-    work({launch, program_.replicas, 0, 1, alone});
+    // In segments, so that the choice can follow a machine that gets busy or idle.
+    Launch segment = launch;
+    for (std::int64_t left = launch.repeat; left > 0; left -= segment.repeat) {
+      const TeamChoice::Plan plan = choice_.next();
+      segment.repeat = std::min(left, plan.steps);
+      const auto start = std::chrono::steady_clock::now();
+      const bool completed = plan.team ? run_with_team(segment) : run_alone(segment);
+      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+      choice_.took(plan, elapsed.count() / double(segment.repeat));
+      if (!completed) return;
+    }
   }
 
  private:
-  // Meeting other members at every record's barrier pays from about this many operations a step,
-  // and waking them from about that many a run.
-  static constexpr double worth_barriers = 2e6, worth_waking = 1e7;
+  // Below this many operations a step, meeting the others at every record cannot pay.
+  static constexpr double worth_barriers = 5e5;
 
-  int members_for(const Launch& launch) const {
-    const int threads = num_threads();
-    if (threads == 1) return 1;
+  bool worth_asking(const Launch& launch) const {
+    if (num_threads() == 1) return false;
     double work = 0;
     for (const Record& record : program_.records)
       if (const auto* product = std::get_if<MatMul>(&record))
         work += operations(*product, launch.rows) * double(program_.replicas);
-    const bool worth = work >= worth_barriers && work * double(launch.repeat) >= worth_waking;
-    return worth ? threads : 1;
+    return work >= worth_barriers;
   }
 
-  void work(const Run& run) const {
+  bool run_alone(const Launch& launch) const {
+    const FlushToZero flush;
+    Barrier alone(1);
+    return work({launch, program_.replicas, 0, 1, alone});
+  }
+
+  bool run_with_team(const Launch& launch) const {
+    const int members = num_threads();
+    Barrier barrier(members);
+    struct Job {
+      const CpuExecutable* self;
+      const Launch& launch;
+      Barrier& barrier;
+      int members;
+      bool completed;
+    } job{this, launch, barrier, members, true};
+    const auto body = [](void* context, int member) {
+      Job& j = *static_cast<Job*>(context);
+      const FlushToZero flush;
+      const bool completed =
+          j.self->work({j.launch, j.self->program_.replicas, member, j.members, j.barrier});
+      if (member == 0) j.completed = completed;
+    };
+    return run_on_team(members, body, &job) ? job.completed : run_alone(launch);
+  }
+
+  // Returns false where a step was given up.
+  bool work(const Run& run) const {
     for (std::int64_t step = 0; step < run.launch.repeat; ++step) {
       for (const Record& record : program_.records) {
         std::visit([&](const auto& r) { execute<T>(r, run); }, record);
         run.barrier.wait();
-        if (ends_step(record, run)) return;
+        if (ends_step(record, run)) return false;
       }
     }
+    return true;
   }
 
   // After a loss that is not finite nothing more is done. Looked at only behind the barrier that
@@ -330,6 +353,7 @@ class CpuExecutable : public Executable {
   }
 
   const Program program_;
+  TeamChoice choice_;
 };
 
 class CpuBackend : public Backend {

@@ -191,8 +191,9 @@ def show_config() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version``; ``instruction_set`` in use; ``matmul``, "native" or "blas"; ``blas``, a dict of the library, its version, the
-        core whose kernels it runs, where that choice came from, and a warning (empty if none);
+        ``version``; ``instruction_set`` in use; ``matmul``, "native" or "blas"; ``blas``, a dict
+        of the library, its version, the core whose kernels it runs, where that choice came from,
+        and a warning (empty if none);
         ``threads``; ``cuda``, a dict of ``built`` and ``available``.
 
     Examples
