@@ -133,7 +133,7 @@ def shared_symbols(source: Path, instruction_set: str, folder: Path) -> list[str
     flags = ["-std=c++17", "-O2", "-DNDEBUG", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-w"]
     flags += ["-fvisibility=hidden", "-fvisibility-inlines-hidden", f"-I{ROOT / 'csrc'}"]
     flags += ["-DFASTMLP_X86=1", f"-DFASTMLP_ISA={instruction_set}"]
-    flags += [f'-DFASTMLP_ISA_NAME="{instruction_set}"', *instruction_sets()[instruction_set]]
+    flags += instruction_sets()[instruction_set]
     subprocess.run([COMPILER, *flags, "-c", source, "-o", target], check=True)
     listing = subprocess.run(
         ["nm", "-C", "--defined-only", target], check=True, capture_output=True, text=True

@@ -15,6 +15,8 @@ from fastmlp.optimizers import Optimizer
 # How much `predict` and `evaluate` take at a time where the caller does not say, in elements of the
 # widest layer's output: enough to be worth waking every core, few enough to stay in the cache.
 _CHUNK_ELEMENTS = 1 << 19
+# But so many rows at least, since every chunk reads all parameters.
+_CHUNK_ROWS = 1024
 
 _MAX_PLANS = 32
 
@@ -46,7 +48,7 @@ class Engine:
         self.network = device.network(list(stages), features, dtype, self.replicas)
         self.features = features
         widest = max([features, *(stage.get("units", 0) for stage in stages)])
-        self.chunk_rows = max(_CHUNK_ELEMENTS // widest, 1)
+        self.chunk_rows = max(_CHUNK_ELEMENTS // widest, _CHUNK_ROWS)
         self.outputs: int = self.network.outputs
         self.parameters = self._zeros()
         self.state = device.xp.zeros(self.replicas, StepState)
