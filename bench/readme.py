@@ -50,14 +50,16 @@ Result = dict[str, Any]
 
 
 def _table(records: list[Result], words: dict[str, str]) -> str:
+    # Of training: a batch and a floor. Inference is one row at a time.
     floors = any(record["floor"] for record in records)
     sides = list(dict.fromkeys(side for record in records for side in record["sides"]))
-    head = ["", words["network"], words["batch"], *([words["floor"]] if floors else [])]
+    head = ["", words["network"], *([words["batch"], words["floor"]] if floors else [])]
     lines = [head + [f"**{side}**" if side == OURS else side for side in sides] + [words["times"]]]
-    lines.append(["---"] * 3 + ["---:"] * (len(lines[0]) - 3))
+    lines.append(["---"] * 2 + ["---:"] * (len(lines[0]) - 2))
     for record in records:
-        cells = [record["workload"], record["network"], str(record["batch"])]
-        cells += [number(record["floor"]["microseconds"])] if floors else []
+        cells = [record["workload"], record["network"]]
+        if floors:
+            cells += [str(record["batch"]), number(record["floor"]["microseconds"])]
         times = {side: number(t["microseconds"]) for side, t in record["sides"].items()}
         cells += [f"**{times[side]}**" if side == OURS else times.get(side, "") for side in sides]
         lines.append([*cells, f"{record['best_peer']:.1f}" if record["best_peer"] else ""])
