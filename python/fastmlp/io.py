@@ -189,6 +189,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
         raise IsADirectoryError(f"load: {path} is a directory")
     try:
         with safe_open(path, framework="numpy") as file:
+            # What safe_open gives has keys() and cannot be iterated itself.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return dict(file.metadata() or {}), tensors
     except SafetensorError as error:
