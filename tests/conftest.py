@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,10 @@ import fastmlp as fm
 
 # Needs PyTorch; run by hand to renew the golden files.
 collect_ignore = ["golden/make_golden.py"]
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REQUIRE_CUDA = os.environ.get("FASTMLP_REQUIRE_CUDA") == "1"
 DEVICES = ["cpu", "cuda"] if REQUIRE_CUDA or fm.cuda.is_available() else ["cpu"]
