@@ -43,6 +43,12 @@ class Side(ABC):
     ) -> None:
         self.workload, self.data, self.weights = workload, data, weights
         self.threads, self.seed = threads, seed
+        self.prepare()
+        self.reset()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Build what is kept between the tasks."""
 
     @abstractmethod
     def describe(self) -> str:

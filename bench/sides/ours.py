@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import fastmlp as fm
 from bench.sides import Side
-from bench.workloads import Array, Workload
+from bench.workloads import Array
 
 
 class FastMLP(Side):
     """`fit` on NumPy arrays, shuffled, with loss and, for classes, accuracy."""
 
-    def __init__(
-        self,
-        workload: Workload,
-        data: tuple[Array, Array],
-        weights: list[Array],
-        threads: int,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(workload, data, weights, threads, seed)
-        fm.set_num_threads(threads)
+    def prepare(self) -> None:
+        """Build what is kept between the tasks."""
+        workload = self.workload
+        fm.set_num_threads(self.threads)
         hidden = [fm.Dense(n, activation=workload.activation) for n in workload.dims[1:-1]]
         self.model = fm.Sequential(
-            [fm.Input(workload.dims[0]), *hidden, fm.Dense(workload.dims[-1])], seed=seed
+            [fm.Input(workload.dims[0]), *hidden, fm.Dense(workload.dims[-1])], seed=self.seed
         )
-        self.reset()
 
     def describe(self) -> str:
         """Return the version, the instruction set and the BLAS."""

@@ -10,7 +10,7 @@ from math import sqrt
 import numpy as np
 
 from bench.sides import Side
-from bench.workloads import Array, Workload
+from bench.workloads import Array
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 # Elements of parameters that Adam takes at a time: four arrays of them stay in a core's own cache.
@@ -80,16 +80,10 @@ _LOSSES = {
 class PlainNumPy(Side):
     """All parameters in one flat array, and all arrays of a step made beforehand."""
 
-    def __init__(
-        self,
-        workload: Workload,
-        data: tuple[Array, Array],
-        weights: list[Array],
-        threads: int,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(workload, data, weights, threads, seed)
-        self.rng = np.random.default_rng(seed)
+    def prepare(self) -> None:
+        """Build what is kept between the tasks."""
+        workload = self.workload
+        self.rng = np.random.default_rng(self.seed)
         self.activate, self.derive = _ACTIVATIONS[workload.activation]
         self.loss = _LOSSES[workload.loss]
         arrays = np.zeros((4, workload.parameters), np.float32)
@@ -100,7 +94,6 @@ class PlainNumPy(Side):
         self.inputs = np.empty((workload.batch, workload.dims[0]), np.float32)
         self.outputs = self._outputs(workload.batch)
         self.deltas = self._outputs(workload.batch)
-        self.reset()
 
     def _views(self, flat: Array) -> tuple[list[Array], list[Array]]:
         ends = np.cumsum([w.size for w in self.weights])[:-1]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.sides import Side
-from bench.workloads import Array, Workload
+from bench.workloads import Array
 
 _ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -28,25 +28,18 @@ _LOSSES: dict[str, Callable[..., Any]] = {
 class PyTorch(Side):
     """A training loop as in PyTorch's tutorials; rows are gathered with index_select."""
 
-    def __init__(
-        self,
-        workload: Workload,
-        data: tuple[Array, Array],
-        weights: list[Array],
-        threads: int,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(workload, data, weights, threads, seed)
-        torch.set_num_threads(threads)
+    def prepare(self) -> None:
+        """Build what is kept between the tasks."""
+        workload = self.workload
+        torch.set_num_threads(self.threads)
         torch.set_flush_denormal(True)
-        torch.manual_seed(seed)
-        self.x, self.y = (torch.from_numpy(array) for array in data)
+        torch.manual_seed(self.seed)
+        self.x, self.y = (torch.from_numpy(array) for array in self.data)
         modules: list[nn.Module] = []
         for n, m in workload.layers:
             modules += [nn.Linear(n, m), _ACTIVATIONS[workload.activation]()]
         self.net = nn.Sequential(*modules[:-1])
         self.loss = _LOSSES[workload.loss]
-        self.reset()
 
     def describe(self) -> str:
         """Return the version and the instruction set."""
