@@ -51,8 +51,8 @@ struct Product {
   T* scratch;
 };
 
-constexpr std::int64_t matmul_depth = 512;
-constexpr std::int64_t matmul_panel = 64;  // columns of the widest panel of any instruction set
+constexpr std::int64_t matmul_depth = 512;  // rows of b at a time
+constexpr std::int64_t matmul_panel = 64;   // columns of the widest panel of any instruction set
 
 template <class T>
 struct Kernels {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "cpu/isa/matvec.h"
 #include "cpu/isa/vec.h"
 #include "cpu/kernels.h"
 
@@ -30,9 +31,6 @@ constexpr int most_rows[panel_vectors + 1] = {0, 12, 6};
 
 template <class T>
 constexpr std::int64_t panel_columns = panel_vectors * Vec<T>::lanes;
-
-// Rows of b at a time: a panel of this depth stays in the second-level cache.
-constexpr std::int64_t depth = matmul_depth;
 
 // One block of c as a micro-kernel sees it.
 template <class T>
@@ -181,40 +179,6 @@ FASTMLP_FN void pack_transposed(T* packed, std::int64_t width, const T* b, std::
       packed[i * width + j] = b[j * stride + i];
 }
 
-// For a few rows of c, whose time is that of reading b once: b is read row by row, as memory likes
-// it, eight rows at a time, and c stays in the first-level cache. The same chain of multiply-adds.
-template <class T>
-FASTMLP_FN void few_rows(const Product<T>& p) {
-  using V = Vec<T>;
-  constexpr int deep = 8;
-  for (std::int64_t i = 0; i < p.m; ++i) {
-    T* c = p.c + i * p.c_stride;
-    for_columns<T>(p.n, [&](std::int64_t j, auto n) {
-      (p.bias ? V::load(p.bias + j, n) : V(0)).store(c + j, n);
-    });
-    for (std::int64_t k = 0; k < p.k; k += deep) {
-      const int rows = p.k - k < deep ? int(p.k - k) : deep;
-      V left[deep];
-      for (int r = 0; r < rows; ++r)
-        left[r] = V::broadcast(p.transpose_a ? p.a[(k + r) * p.a_stride + i]
-                                             : p.a[i * p.a_stride + k + r]);
-      const T* b = p.b + k * p.b_stride;
-      for_columns<T>(p.n, [&](std::int64_t j, auto n) {
-        V sum = V::load(c + j, n);
-        if (rows == deep) {
-#pragma GCC unroll 8
-          for (int r = 0; r < deep; ++r)
-            sum = fma(left[r], V::load(b + r * p.b_stride + j, n), sum);
-        } else {
-          for (int r = 0; r < rows; ++r)
-            sum = fma(left[r], V::load(b + r * p.b_stride + j, n), sum);
-        }
-        sum.store(c + j, n);
-      });
-    }
-  }
-}
-
 // Rows at such a stride fall into the same few sets of a cache. Packing them costs less than that
 // where they are read often enough.
 template <class T>
@@ -234,8 +198,8 @@ void matmul(const Product<T>& p) {
     block.a_stride = p.a_stride;
     block.bias = p.bias ? p.bias + j : nullptr;
     block.last_lanes = int(n - (vectors - 1) * lanes);
-    for (std::int64_t k = 0; k == 0 || k < p.k; k += depth) {
-      block.k = p.k - k < depth ? p.k - k : depth;
+    for (std::int64_t k = 0; k == 0 || k < p.k; k += matmul_depth) {
+      block.k = p.k - k < matmul_depth ? p.k - k : matmul_depth;
       block.accumulate = k > 0;
       block.c = p.c + j;
       block.a = p.a + (p.transpose_a ? k * p.a_stride : k);
