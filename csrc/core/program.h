@@ -1,5 +1,5 @@
 // A network's forward, backward and update as data: a list of plain records over buffer offsets.
-// `each(f)` of a record calls f for every operand it has.
+// `each(f)` of a record calls f for every operand it has, those first that the record writes.
 //
 // `nn/` writes programs and a backend executes them as it likes: record by record, on a thread
 // team, as a captured graph, or as one kernel. Every record has a leading replica dimension,
@@ -92,7 +92,7 @@ struct MatMul {
 
   template <class F>
   void each(F f) {
-    f(out), f(a), f(b), f(bias), f(before), f(kept);
+    f(out), f(before), f(a), f(b), f(bias), f(kept);
   }
 };
 
@@ -230,7 +230,7 @@ struct ClipNorm {
 
   template <class F>
   void each(F f) {
-    f(gradient), f(partial);
+    f(partial), f(gradient);
   }
 };
 
@@ -240,11 +240,11 @@ struct ApplyUpdate {
 
   template <class F>
   void each(F f) {
-    f(parameter), f(gradient), f(moment[0]), f(moment[1]), f(moment[2]);
+    f(parameter), f(moment[0]), f(moment[1]), f(moment[2]), f(gradient);
   }
 };
 
-// Moves the row cursor and counts the update.
+// Moves the row cursor, counts the update, and goes on to the next learning rate.
 struct EndStep {
   template <class F>
   void each(F) {}

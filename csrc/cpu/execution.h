@@ -1,8 +1,8 @@
 // How a program runs on the CPU: every member of the team walks through the records, does its share
-// of each one's tasks, and meets the others at a barrier before the next.
+// of each, and meets the others at a barrier where one needs what another did.
 //
-// However the tasks are cut, each element is computed by one task in one fixed order, so the number
-// of threads does not change a bit.
+// However the work is shared out, each element is computed by one member in one fixed order, so the
+// number of threads does not change a bit.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +40,23 @@ struct Run {
     return static_cast<StepState*>(launch.buffers[step_state])[replica];
   }
 
+  // Calls f(replica, first_row, rows) for this member's rows. Of equally many rows a member always
+  // has the same ones, so what it did to them before needs no barrier.
+  template <class F>
+  void each_rows(std::int64_t rows, F&& f) const {
+    if (members == 1) {
+      for (std::int64_t r = 0; r < replicas; ++r) f(r, std::int64_t(0), rows);
+      return;
+    }
+    const std::int64_t all = replicas * rows, end = all * (member + 1) / members;
+    for (std::int64_t i = all * member / members; i < end;) {
+      const std::int64_t replica = i / rows, first = i % rows;
+      const std::int64_t n = end - i < rows - first ? end - i : rows - first;
+      f(replica, first, n);
+      i += n;
+    }
+  }
+
   // Calls f(replica, task) for this member's share of every replica's tasks.
   template <class F>
   void each_task(std::int64_t tasks, F&& f) const {
@@ -51,18 +68,6 @@ struct Run {
     const std::int64_t all = replicas * tasks;
     for (std::int64_t t = all * member / members; t < all * (member + 1) / members; ++t)
       f(t / tasks, t % tasks);
-  }
-
-  // Calls f(replica, first_row, rows) for this member's share of blocks of rows.
-  template <class F>
-  void each_block(std::int64_t rows, std::int64_t cols, F&& f) const {
-    constexpr std::int64_t block_elements = 8192;
-    if (members == 1 && replicas == 1) return f(0, 0, rows);
-    const std::int64_t block = cols < block_elements ? block_elements / (cols ? cols : 1) : 1;
-    each_task((rows + block - 1) / block, [&](std::int64_t replica, std::int64_t task) {
-      const std::int64_t first = task * block;
-      f(replica, first, rows - first < block ? rows - first : block);
-    });
   }
 
   // Calls f(replica) on one member only, for what has nothing to share.

@@ -61,4 +61,10 @@ bool has_half_width_avx512() {
 #endif
 }
 
+bool switched_off(const char* technique) {
+  const char* variable = std::getenv("FASTMLP_DISABLE");
+  const std::string listed = "," + std::string(variable ? variable : "") + ",";
+  return listed.find("," + std::string(technique) + ",") != std::string::npos;
+}
+
 }  // namespace fastmlp::cpu

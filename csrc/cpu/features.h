@@ -20,4 +20,8 @@ InstructionSet best_instruction_set();
 // faster than AVX2 in a loop of FMAs alone.
 bool has_half_width_avx512();
 
+// Whether FASTMLP_DISABLE, a list with commas, names this technique: for bench/ablation.py, which
+// measures what each one gains. Looked up once, when it is first needed.
+bool switched_off(const char* technique);
+
 }  // namespace fastmlp::cpu

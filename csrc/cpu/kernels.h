@@ -34,8 +34,10 @@ struct DropoutMask {
   double rate = 0;
 };
 
-// A tile of a matrix product: c (m, n) = op(a) (m, k) op(b) (k, n) + bias (n). `scratch` holds
-// matmul_depth * matmul_panel elements.
+// A matrix product and its epilogue: c (m, n) = op(a) (m, k) op(b) (k, n) + bias (n), then
+// forward, before = c and c = activation(c), or
+// backward, c = c activation'(kept).
+// `scratch` holds matmul_scratch<T> elements.
 template <class T>
 struct Product {
   T* c;
@@ -48,11 +50,22 @@ struct Product {
   bool transpose_b;
   std::int64_t m, n, k;
   const T* bias;
+  Rows<T> before;
+  Rows<const T> kept;
+  const Activation* activation;
+  bool packing;  // may copy operands into scratch where that pays
   T* scratch;
 };
 
-constexpr std::int64_t matmul_depth = 512;  // rows of b at a time
-constexpr std::int64_t matmul_panel = 64;   // columns of the widest panel of any instruction set
+// How a product is blocked: columns of the widest micro-kernel, rows of c, and at most this many
+// rows of b at a time.
+template <class T>
+constexpr std::int64_t matmul_panel = 256 / sizeof(T);
+template <class T>
+constexpr std::int64_t matmul_rows = 960 / sizeof(T);
+constexpr std::int64_t matmul_depth = 512;
+template <class T>
+constexpr std::int64_t matmul_scratch = matmul_depth * (matmul_panel<T> + matmul_rows<T>);
 
 template <class T>
 struct Kernels {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cpu/blas.h"
+#include "cpu/features.h"
 #include "cpu/kernels.h"
 
 namespace fastmlp::cpu {
@@ -37,36 +38,29 @@ Tiling blas_tiling(const Shape& s) {
   return {std::min(s.m, rows), (s.n / across + 63) / 64 * 64};
 }
 
-// Our own kernels give the same sums in any tile, so tiles may suit the team: whole panels of
-// columns, shared out evenly, and no more rows than the second-level cache holds of a.
+// Our own kernels give the same sums in any tile, so tiles may suit the team: equally many for each
+// member, of whole rows unless those are few.
 template <class T>
 Tiling native_tiling(const Shape& s, const Run& run) {
-  constexpr std::int64_t most_rows = 256, fewest_rows = 16;
-  std::int64_t panel = matmul_panel * 4 / std::int64_t(sizeof(T));
-  // Few rows are bound by reading b: each member reads long stretches of its rows.
-  if (s.m <= 2) panel = std::max(panel, (s.n / run.members + panel - 1) / panel * panel);
-  if (s.n <= panel && s.m <= most_rows && run.members == 1) return {s.m, s.n};
-  const std::int64_t panels = (s.n + panel - 1) / panel;
-  std::int64_t blocks = (s.m + most_rows - 1) / most_rows;
-  const std::int64_t all = panels * run.replicas;
-  if (all * blocks < 4 * run.members) {
-    const std::int64_t even = run.members / std::gcd(all, std::int64_t(run.members));
-    blocks = (blocks + even - 1) / even * even;
-  }
-  blocks = std::max<std::int64_t>(1, std::min(blocks, s.m / fewest_rows));
-  return {(s.m + blocks - 1) / blocks, panel};
+  if (run.members == 1) return {s.m, s.n};
+  constexpr std::int64_t panel = matmul_panel<T>, most = matmul_rows<T>, fewest = 12;
+  const std::int64_t members = run.members, even = members / std::gcd(run.replicas, members);
+  const std::int64_t blocks = ((s.m + most - 1) / most + even - 1) / even * even;
+  if (s.m >= fewest * blocks) return {(s.m + blocks - 1) / blocks, s.n};
+  const std::int64_t panels = (s.n + panel - 1) / panel, across = std::min(panels, even);
+  return {s.m, (panels + across - 1) / across * panel};
 }
 
-// Where a panel of b is packed; one for each thread, allocated once.
+// Where operands are packed; one for each thread, allocated once.
 template <class T>
 T* scratch() {
   static thread_local std::unique_ptr<T, decltype(&std::free)> memory{
-      static_cast<T*>(std::aligned_alloc(64, matmul_depth * matmul_panel * sizeof(T))), std::free};
+      static_cast<T*>(std::aligned_alloc(64, matmul_scratch<T> * sizeof(T))), std::free};
   if (!memory) throw std::bad_alloc();
   return memory.get();
 }
 
-// The epilogue, on a tile just computed.
+// The epilogue of a product that did not have it.
 template <class T>
 void finish(const MatMul& record, Rows<T> out, Rows<T> before, Rows<T> kept, const T* bias,
             std::int64_t m, std::int64_t n) {
@@ -101,35 +95,79 @@ bool uses_blas() {
   return blas;
 }
 
+bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replicas, int members) {
+  // The BLAS's sums depend on the tile, so its tiles must not depend on the team. And every member
+  // reads all of b, which has to be worth it.
+  constexpr std::int64_t fewest = 16;
+  return record.out.rows == Operand::batch && !record.transpose_a && !uses_blas() &&
+         rows * replicas >= fewest * members;
+}
+
+namespace {
+
+// Rows i to i + m and columns j to j + n of the product.
+template <class T>
+void tile(const MatMul& record, const Run& run, std::int64_t replica, std::int64_t i,
+          std::int64_t j, std::int64_t m, std::int64_t n, std::int64_t k) {
+  static const bool fused = !switched_off("fusion"), packing = !switched_off("packing");
+  static constexpr Activation none{};
+  auto tile_of = [&](const Operand& operand) {
+    return operand ? run.matrix<T>(part<T>(operand, i, j), replica) : Rows<T>{};
+  };
+  const Rows<T> out = tile_of(record.out), before = tile_of(record.before),
+                kept = tile_of(record.kept);
+  const Operand a = record.transpose_a ? part<T>(record.a, 0, i) : part<T>(record.a, i, 0);
+  const Operand b = record.transpose_b ? part<T>(record.b, j, 0) : part<T>(record.b, 0, j);
+  const T* left = run.data<const T>(a, replica);
+  const T* right = run.data<const T>(b, replica);
+  const T* bias = record.bias ? run.data<const T>(record.bias, replica) + j : nullptr;
+  if (uses_blas()) {
+    gemm<T>(out.data, out.stride, left, a.row_stride, record.transpose_a, right, b.row_stride,
+            record.transpose_b, m, n, k);
+    return finish<T>(record, out, before, kept, bias, m, n);
+  }
+  Product<T> product{out.data,
+                     out.stride,
+                     left,
+                     a.row_stride,
+                     record.transpose_a,
+                     right,
+                     b.row_stride,
+                     record.transpose_b,
+                     m,
+                     n,
+                     k,
+                     bias,
+                     before,
+                     {kept.data, kept.stride},
+                     &record.activation,
+                     packing,
+                     scratch<T>()};
+  if (fused) return kernels<T>().matmul(product);
+  product.before = {};
+  product.kept = {};
+  product.activation = &none;
+  kernels<T>().matmul(product);
+  finish<T>(record, out, before, kept, nullptr, m, n);
+}
+
+}  // namespace
+
 template <class T>
 void execute(const MatMul& record, const Run& run) {
   const Shape s = shape(record, run.launch.rows);
   if (s.m == 0 || s.n == 0) return;
-  const bool by_blas = uses_blas();
-  const Tiling tile = by_blas ? blas_tiling(s) : native_tiling<T>(s, run);
-  const std::int64_t down = (s.m + tile.rows - 1) / tile.rows,
-                     across = (s.n + tile.cols - 1) / tile.cols;
+  if (shared_by_rows(record, run.launch.rows, run.replicas, run.members))
+    return run.each_rows(s.m, [&](std::int64_t replica, std::int64_t first, std::int64_t rows) {
+      tile<T>(record, run, replica, first, 0, rows, s.n, s.k);
+    });
+  const Tiling size = uses_blas() ? blas_tiling(s) : native_tiling<T>(s, run);
+  const std::int64_t down = (s.m + size.rows - 1) / size.rows,
+                     across = (s.n + size.cols - 1) / size.cols;
   run.each_task(down * across, [&](std::int64_t replica, std::int64_t task) {
-    const std::int64_t i = task / across * tile.rows, j = task % across * tile.cols;
-    const std::int64_t m = std::min(tile.rows, s.m - i), n = std::min(tile.cols, s.n - j);
-    auto tile_of = [&](const Operand& operand) {
-      return operand ? run.matrix<T>(part<T>(operand, i, j), replica) : Rows<T>{};
-    };
-    const Rows<T> out = tile_of(record.out);
-    const Operand a = record.transpose_a ? part<T>(record.a, 0, i) : part<T>(record.a, i, 0);
-    const Operand b = record.transpose_b ? part<T>(record.b, j, 0) : part<T>(record.b, 0, j);
-    const T* left = run.data<const T>(a, replica);
-    const T* right = run.data<const T>(b, replica);
-    const T* bias = record.bias ? run.data<const T>(record.bias, replica) + j : nullptr;
-    if (by_blas) {
-      gemm<T>(out.data, out.stride, left, a.row_stride, record.transpose_a, right, b.row_stride,
-              record.transpose_b, m, n, s.k);
-    } else {
-      kernels<T>().matmul({out.data, out.stride, left, a.row_stride, record.transpose_a, right,
-                           b.row_stride, record.transpose_b, m, n, s.k, bias, scratch<T>()});
-      bias = nullptr;  // it is in
-    }
-    finish<T>(record, out, tile_of(record.before), tile_of(record.kept), bias, m, n);
+    const std::int64_t i = task / across * size.rows, j = task % across * size.cols;
+    tile<T>(record, run, replica, i, j, std::min(size.rows, s.m - i), std::min(size.cols, s.n - j),
+            s.k);
   });
 }
 

@@ -9,7 +9,11 @@ namespace fastmlp::cpu {
 // it. Throws std::runtime_error where that variable is neither "blas" nor "native".
 bool uses_blas();
 
-// A matmul with its epilogue, in tiles.
+// Whether members each take their rows of the product (those that they have in every record that is
+// shared out by rows), or tiles.
+bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replicas, int members);
+
+// A matmul with its epilogue.
 template <class T>
 void execute(const MatMul& record, const Run& run);
 

@@ -69,25 +69,31 @@ class Lowering {
         emit(Copy{outside(Buffer::output, network_.outputs()), values_.back()});
         break;
       case Section::backward:
-        emit(Copy{gradient(network_.outputs()),
-                  outside(Buffer::output_gradient, network_.outputs())});
+        emit(Copy{gradients_.back(), outside(Buffer::output_gradient, network_.outputs())});
         backward(true);
+        emit_kept_back();
         break;
       case Section::train:
         emit(BeginForward{});
+        emit(BeginUpdate{*options_.update});
         gather();
         forward();
         loss();
         metrics();
         backward(false);
+        emit_kept_back();
         update();
         break;
       case Section::evaluate:
         forward();
         loss();
         metrics();
+        emit_kept_back();
         break;
-      case Section::update: update(); break;
+      case Section::update:
+        emit(BeginUpdate{*options_.update});
+        update();
+        break;
     }
     program_.dtype = network_.dtype();
     program_.replicas = network_.replicas();
@@ -97,6 +103,14 @@ class Lowering {
 
  private:
   void emit(Record record) { program_.records.push_back(std::move(record)); }
+
+  // Sums over the batch wait until all that goes row by row is done: a team then walks through the
+  // rows without meeting, and meets once before the sums.
+  void keep_back(Record record) { kept_back_.push_back(std::move(record)); }
+  void emit_kept_back() {
+    for (Record& record : kept_back_) emit(std::move(record));
+    kept_back_.clear();
+  }
 
   // ---- operands
 
@@ -148,9 +162,6 @@ class Lowering {
                            : outside(Buffer::target, network_.outputs());
   }
 
-  // The gradient in flight: two regions, taken in turns by layers that cannot work in place.
-  Operand gradient(std::int64_t cols) const { return reshaped(gradient_[turn_], cols); }
-
   // ---- layout
 
   void strip_ending() {
@@ -176,7 +187,14 @@ class Lowering {
         before_.push_back(keeps_input_of_activation(layers_[i]) ? allocate(widths_[i]) : Operand{});
         values_.push_back(allocate(widths_[i]));
       }
-      for (Operand& region : gradient_) region = allocate(widest);
+      // A dense layer's input gradient has a place of its own, so that its output's is there when
+      // the kernel's gradient is taken from it; other layers work in place.
+      gradients_.resize(values_.size());
+      gradients_.back() = allocate(widths_.empty() ? network_.features() : widths_.back());
+      for (std::size_t i = layers_.size(); i-- > 1;)
+        gradients_[i] = std::holds_alternative<Dense>(layers_[i]) ? allocate(values_[i].cols)
+                                                                  : gradients_[i + 1];
+      gradients_.front() = gradients_[layers_.empty() ? 0 : 1];
     } else {
       const Operand regions[2] = {allocate(widest), allocate(widest)};
       values_.push_back(outside(Buffer::input, network_.features()));
@@ -250,11 +268,11 @@ class Lowering {
       target_ = target();
       if (options_.weighted) weight_ = outside(Buffer::weight, 1);
     }
-    row_value_ = allocate_column(network_.dtype());
-    Loss record{row_value_, {}, values_.back(), target_, weight_, options_.loss};
-    if (keep_) record.gradient = gradient(network_.outputs());
+    const Operand row_loss = allocate_column(network_.dtype());
+    Loss record{row_loss, {}, values_.back(), target_, weight_, options_.loss};
+    if (keep_) record.gradient = gradients_.back();
     emit(record);
-    emit(Accumulate{row_value_, 0, keep_});
+    keep_back(Accumulate{row_loss, 0, keep_});
   }
 
   void metrics() {
@@ -263,7 +281,8 @@ class Lowering {
       const MetricKind kind = options_.metrics[i];
       if (options_.labels && kind != MetricKind::accuracy)
         fail("metrics", "accuracy where the targets are class labels", "mse or mae");
-      Metric metric{row_value_, values_.back(), target_, kind};
+      const Operand row_value = allocate_column(network_.dtype());
+      Metric metric{row_value, values_.back(), target_, kind};
       const bool binary = options_.loss == binary_cross_entropy_index;
       if (kind == MetricKind::accuracy) {
         metric.elementwise = !options_.labels && (binary || network_.outputs() == 1);
@@ -276,7 +295,7 @@ class Lowering {
         metric.prediction = prediction;
       }
       emit(metric);
-      emit(Accumulate{row_value_, int(i) + 1, false});
+      keep_back(Accumulate{row_value, int(i) + 1, false});
     }
   }
 
@@ -291,7 +310,7 @@ class Lowering {
     bool derivative_applied = false;  // by the epilogue of the matmul that made the gradient
     const std::size_t first = to_input ? 0 : first_with_parameters();
     for (std::size_t i = layers_.size(); i-- > first;) {
-      const Operand g = gradient(widths_[i]);
+      const Operand& g = gradients_[i + 1];
       std::visit(Overloaded{
                      [&](const Dense& dense) {
                        if (!derivative_applied && !dense.activation.is_identity())
@@ -311,8 +330,7 @@ class Lowering {
                  layers_[i]);
     }
     if (to_input && !wrote_input_gradient_)
-      emit(Copy{outside(Buffer::input_gradient, network_.features()),
-                gradient(network_.features())});
+      emit(Copy{outside(Buffer::input_gradient, network_.features()), gradients_.front()});
   }
 
   // The value that the derivative of layer i's activation is taken from.
@@ -325,12 +343,11 @@ class Lowering {
   // Returns whether the input gradient already holds the derivative of the activation before it.
   bool dense_backward(const Dense& dense, std::size_t i, const Operand& g, bool input_gradient) {
     MatMul kernel{network_.operand(dense.layer, "kernel", gradients), values_[i], g, true, false};
-    emit(kernel);
-    if (dense.use_bias) emit(ColumnSum{network_.operand(dense.layer, "bias", gradients), g});
+    keep_back(kernel);
+    if (dense.use_bias) keep_back(ColumnSum{network_.operand(dense.layer, "bias", gradients), g});
     if (!input_gradient) return false;
-    turn_ = 1 - turn_;
-    MatMul product{gradient(kernel.out.rows), g,
-                   network_.operand(dense.layer, "kernel", parameters), false, true};
+    MatMul product{gradients_[i], g, network_.operand(dense.layer, "kernel", parameters), false,
+                   true};
     if (i == 0) {
       product.out = outside(Buffer::input_gradient, network_.features());
       wrote_input_gradient_ = true;
@@ -352,7 +369,6 @@ class Lowering {
     const Update& rule = *options_.update;
     const std::int64_t n = network_.parameters();
     auto flat = [&](int buffer) { return Operand{buffer, 0, 1, n, n, n, network_.dtype()}; };
-    emit(BeginUpdate{rule});
     if (rule.clip_norm != 0) {
       const std::int64_t blocks = (n + norm_block - 1) / norm_block;
       Operand partial{Buffer::workspace, 0, 1, blocks, blocks, 0, DType::float64};
@@ -373,12 +389,12 @@ class Lowering {
   std::vector<Layer> layers_;
   std::vector<std::int64_t> widths_;
   std::vector<Operand> values_,
-      before_;  // values_[i] goes into layer i; before_[i] into its activation
-  Operand gradient_[2];
-  int turn_ = 0;
+      before_;                      // values_[i] goes into layer i; before_[i] into its activation
+  std::vector<Operand> gradients_;  // of values_
   bool wrote_input_gradient_ = false;
-  Operand target_, weight_, row_value_;
+  Operand target_, weight_;
   Program program_;
+  std::vector<Record> kept_back_;
   std::int64_t workspace_ = 0;
 };
 

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "cpu/isa/elementwise.h"
 #include "cpu/isa/matvec.h"
 #include "cpu/isa/vec.h"
 #include "cpu/kernels.h"
@@ -20,14 +21,19 @@
 namespace fastmlp::cpu::FASTMLP_ISA {
 
 // The most columns of c that a micro-kernel holds, in vectors, and the most rows for each number of
-// vectors: accumulators, one row of b and one broadcast fill the 32 or 16 registers.
+// vectors: accumulators, one row of b and one broadcast fill the 32 or 16 registers. At most
+// `depth` rows of b at a time: with AVX2 a panel takes half of the first-level cache, with AVX-512
+// an eighth of the second-level one, and a block of a takes half of that.
 #if defined(__AVX512F__)
 constexpr int panel_vectors = 4;
 constexpr int most_rows[panel_vectors + 1] = {0, 16, 12, 8, 6};
+constexpr std::int64_t depth = 512;
 #else
 constexpr int panel_vectors = 2;
 constexpr int most_rows[panel_vectors + 1] = {0, 12, 6};
+constexpr std::int64_t depth = 256;
 #endif
+static_assert(depth <= matmul_depth);
 
 template <class T>
 constexpr std::int64_t panel_columns = panel_vectors * Vec<T>::lanes;
@@ -45,6 +51,7 @@ struct Block {
   const T* bias;    // null: start from zero
   bool accumulate;  // start from what c holds
   int last_lanes;   // of c's last vector
+  const T* next;    // where the panel after this one begins; null: there is none
 };
 
 template <class T, int rows, int vectors, bool transposed_a>
@@ -112,31 +119,6 @@ struct RowKernels {
       : of{nullptr, micro_kernel<T, i + 1, vectors, transposed_a>...} {}
 };
 
-// Rows are split evenly among the fewest micro-kernels, so none is left with a thin remainder.
-template <class T, int vectors, bool transposed_a>
-FASTMLP_FN void all_rows(Block<T> block, std::int64_t rows) {
-  constexpr int most = most_rows[vectors];
-  static constexpr RowKernels<T, vectors, transposed_a> kernels{
-      std::make_integer_sequence<int, most>{}};
-  const std::int64_t parts = (rows + most - 1) / most, each = rows / parts, longer = rows % parts;
-  for (std::int64_t part = 0; part < parts; ++part) {
-    const std::int64_t n = each + (part < longer);
-    kernels.of[n](block);
-    block.a += transposed_a ? n : n * block.a_stride;
-    block.c += n * block.c_stride;
-  }
-}
-
-template <class T, bool transposed_a>
-FASTMLP_FN void panel(const Block<T>& block, std::int64_t rows, std::int64_t vectors) {
-  if (vectors == 1) return all_rows<T, 1, transposed_a>(block, rows);
-  if (vectors == 2) return all_rows<T, 2, transposed_a>(block, rows);
-#if defined(__AVX512F__)
-  if (vectors == 3) return all_rows<T, 3, transposed_a>(block, rows);
-  return all_rows<T, 4, transposed_a>(block, rows);
-#endif
-}
-
 // to[i][j] = from[j][i] for a square of 16 bytes a side.
 FASTMLP_FN void transpose_square(float* to, std::int64_t to_stride, const float* from,
                                  std::int64_t from_stride) {
@@ -155,71 +137,184 @@ FASTMLP_FN void transpose_square(double* to, std::int64_t to_stride, const doubl
   _mm_storeu_pd(to + to_stride, _mm_unpackhi_pd(r0, r1));
 }
 
-// packed[i][j] = b[i][j] for i < k, j < n.
+// A panel of b, or of a transposed b, with its rows one after the other: packed[i][j] = b[i][j] or
+// b[j][i] for i < k, j < n <= panel_columns.
 template <class T>
-FASTMLP_FN void pack(T* packed, std::int64_t width, const T* b, std::int64_t stride, std::int64_t k,
-                     std::int64_t n) {
+FASTMLP_FN void pack(T* packed, const T* b, std::int64_t stride, std::int64_t k, std::int64_t n) {
+  constexpr std::int64_t width = panel_columns<T>;
   for (std::int64_t i = 0; i < k; ++i)
     for_columns<T>(n, [&](std::int64_t j, auto lanes) {
       Vec<T>::load(b + i * stride + j, lanes).store(packed + i * width + j, lanes);
     });
 }
-
-// packed[i][j] = b[j][i] for i < k, j < n.
 template <class T>
-FASTMLP_FN void pack_transposed(T* packed, std::int64_t width, const T* b, std::int64_t stride,
-                                std::int64_t k, std::int64_t n) {
-  constexpr std::int64_t side = 16 / sizeof(T);
+FASTMLP_FN void pack_transposed(T* packed, const T* b, std::int64_t stride, std::int64_t k,
+                                std::int64_t n) {
+  constexpr std::int64_t width = panel_columns<T>, side = 16 / sizeof(T);
   const std::int64_t whole_k = k / side * side, whole_n = n / side * side;
-  for (std::int64_t j = 0; j < whole_n; j += side)
-    for (std::int64_t i = 0; i < whole_k; i += side)
+  for (std::int64_t i = 0; i < whole_k; i += side)
+    for (std::int64_t j = 0; j < whole_n; j += side)
       transpose_square(packed + i * width + j, width, b + j * stride + i, stride);
   for (std::int64_t j = 0; j < n; ++j)
     for (std::int64_t i = j < whole_n ? whole_k : 0; i < k; ++i)
       packed[i * width + j] = b[j * stride + i];
 }
 
-// Rows at such a stride fall into the same few sets of a cache. Packing them costs less than that
-// where they are read often enough.
+// Packed, a block of a lies as its micro-kernels read it: for each group of rows, all k in turn.
 template <class T>
-FASTMLP_FN bool worth_packing(const Product<T>& p) {
-  return p.m >= 64 && p.b_stride * std::int64_t(sizeof(T)) % 512 == 0;
+FASTMLP_FN void pack_columns(T* packed, std::int64_t rows, const T* a, std::int64_t stride,
+                             std::int64_t k) {
+  for (std::int64_t i = 0; i < k; ++i)
+    for (std::int64_t j = 0; j < rows; ++j) packed[i * rows + j] = a[i * stride + j];
 }
 
+// How rows of c are shared out to micro-kernels: evenly among the fewest, so that none is left with
+// a thin remainder.
+struct Groups {
+  std::int64_t count, each, longer;
+
+  FASTMLP_FN Groups(std::int64_t rows, int most) : count(1), each(rows), longer(0) {
+    if (rows <= most) return;  // no divisions, which small networks would feel
+    count = (rows + most - 1) / most;
+    each = rows / count;
+    longer = rows % count;
+  }
+  FASTMLP_FN std::int64_t rows(std::int64_t group) const { return each + (group < longer); }
+};
+
+// c's columns of one panel, for all rows of the block.
+template <class T, int vectors, bool transposed_a>
+FASTMLP_FN void all_rows(Block<T> block, std::int64_t rows, bool packed) {
+  static constexpr RowKernels<T, vectors, transposed_a> kernels{
+      std::make_integer_sequence<int, most_rows[vectors]>{}};
+  const Groups groups(rows, most_rows[vectors]);
+  // The next panel's rows, each in pages of its own, are fetched while this one's are in use.
+  const std::int64_t ahead = block.next ? block.k / groups.count + 1 : 0;
+  const T* next = block.next;
+  for (std::int64_t group = 0; group < groups.count; ++group) {
+    const std::int64_t n = groups.rows(group);
+    if (packed) block.a_stride = n;
+    for (std::int64_t i = 0; i < ahead; ++i, next += block.b_stride)
+      for (int byte = 0; byte < vectors * vector_bytes; byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(next) + byte);
+    kernels.of[n](block);
+    block.a += packed ? n * block.k : transposed_a ? n : n * block.a_stride;
+    block.c += n * block.c_stride;
+  }
+}
+
+template <class T, bool transposed_a>
+FASTMLP_FN void panel(const Block<T>& block, std::int64_t rows, std::int64_t vectors, bool packed) {
+  if (vectors == 1) return all_rows<T, 1, transposed_a>(block, rows, packed);
+  if (vectors == 2) return all_rows<T, 2, transposed_a>(block, rows, packed);
+#if defined(__AVX512F__)
+  if (vectors == 3) return all_rows<T, 3, transposed_a>(block, rows, packed);
+  return all_rows<T, 4, transposed_a>(block, rows, packed);
+#endif
+}
+
+// Which operands are copied before the micro-kernels read them.
+template <class T>
+struct Packing {
+  bool a, b;
+
+  // Copying costs less than reading from many pages, or from rows that fight for the same few sets
+  // of a cache, where enough of c is made of it. A transposed b has no choice.
+  FASTMLP_FN explicit Packing(const Product<T>& p)
+      : a(p.packing && p.transpose_a && p.n > 6 * panel_columns<T> && p.k > 64 &&
+          far_apart(p.a_stride)),
+        b(p.transpose_b || (p.packing && p.m >= 48 && far_apart(p.b_stride))) {}
+
+  static FASTMLP_FN bool far_apart(std::int64_t stride) {
+    const std::int64_t bytes = stride * std::int64_t(sizeof(T));
+    return bytes % 512 == 0 || bytes > 2048;
+  }
+};
+
+// The epilogue, on columns of c that are complete and still in the first-level cache.
+template <class T>
+FASTMLP_FN void finish(const Product<T>& p, std::int64_t i, std::int64_t j, std::int64_t rows,
+                       std::int64_t cols) {
+  const Rows<T> out{p.c + i * p.c_stride + j, p.c_stride};
+  const Rows<const T> result{out.data, out.stride};
+  auto part = [&](auto operand) {
+    return operand ? decltype(operand){operand[i] + j, operand.stride} : operand;
+  };
+  if (p.kept)
+    activation_backward<T>(out, result, part(p.kept), rows, cols, *p.activation);
+  else if (p.before || !p.activation->is_identity())
+    activation_forward<T>(out, part(p.before), result, nullptr, rows, cols, *p.activation);
+}
+
+// Blocks of rows, then of depth, then panels of columns: a block of a stays in the second-level
+// cache while the panels of b pass by.
 template <class T>
 void matmul(const Product<T>& p) {
   constexpr std::int64_t lanes = Vec<T>::lanes, columns = panel_columns<T>;
-  if (p.m <= 2 && p.n > columns && !p.transpose_b) return few_rows(p);
-  for (std::int64_t j = 0; j < p.n; j += columns) {
-    const std::int64_t n = p.n - j < columns ? p.n - j : columns;
-    const std::int64_t vectors = (n + lanes - 1) / lanes;
-    Block<T> block;
-    block.c_stride = p.c_stride;
-    block.a_stride = p.a_stride;
-    block.bias = p.bias ? p.bias + j : nullptr;
-    block.last_lanes = int(n - (vectors - 1) * lanes);
-    for (std::int64_t k = 0; k == 0 || k < p.k; k += matmul_depth) {
-      block.k = p.k - k < matmul_depth ? p.k - k : matmul_depth;
+  constexpr std::int64_t chunk = matmul_panel<T>, most = matmul_rows<T>;
+  if (p.m <= 2 && p.n > columns && !p.transpose_b) {
+    few_rows(p);
+    finish(p, 0, 0, p.m, p.n);
+    return;
+  }
+  const Packing<T> packing(p);
+  T* const packed_b = p.scratch;
+  T* const packed_a = p.scratch + depth * chunk;
+  const Groups blocks(p.m, int(most));
+  std::int64_t i = 0;
+  for (std::int64_t number = 0; number < blocks.count; ++number) {
+    const std::int64_t m = blocks.rows(number);
+    for (std::int64_t k = 0; k == 0 || k < p.k; k += depth) {
+      Block<T> block;
+      block.k = p.k - k < depth ? p.k - k : depth;
+      block.c_stride = p.c_stride;
       block.accumulate = k > 0;
-      block.c = p.c + j;
-      block.a = p.a + (p.transpose_a ? k * p.a_stride : k);
-      if (p.transpose_b) {
-        pack_transposed(p.scratch, columns, p.b + j * p.b_stride + k, p.b_stride, block.k, n);
-        block.b = p.scratch;
-        block.b_stride = columns;
-      } else if (worth_packing(p)) {
-        pack(p.scratch, columns, p.b + k * p.b_stride + j, p.b_stride, block.k, n);
-        block.b = p.scratch;
-        block.b_stride = columns;
-      } else {
-        block.b = p.b + k * p.b_stride + j;
-        block.b_stride = p.b_stride;
+      const T* const a = p.a + (p.transpose_a ? k * p.a_stride + i : i * p.a_stride + k);
+      if (packing.a) {  // for the widest panels; a narrower last one reads a itself
+        const Groups groups(m, most_rows[panel_vectors]);
+        T* to = packed_a;
+        const T* from = a;
+        for (std::int64_t group = 0; group < groups.count; ++group) {
+          const std::int64_t n = groups.rows(group);
+          pack_columns(to, n, from, p.a_stride, block.k);
+          to += n * block.k;
+          from += n;
+        }
       }
-      if (p.transpose_a)
-        panel<T, true>(block, p.m, vectors);
-      else
-        panel<T, false>(block, p.m, vectors);
+      for (std::int64_t j = 0; j < p.n; j += columns) {
+        const std::int64_t n = p.n - j < columns ? p.n - j : columns;
+        const std::int64_t vectors = n <= lanes ? 1 : (n + lanes - 1) / lanes;
+        if (packing.b) {  // some panels at a time: more than a cache line of each row
+          if (j % chunk == 0)
+            for (std::int64_t first = j; first < p.n && first < j + chunk; first += columns) {
+              T* const to = packed_b + (first - j) * depth;
+              const std::int64_t width = p.n - first < columns ? p.n - first : columns;
+              if (p.transpose_b)
+                pack_transposed(to, p.b + first * p.b_stride + k, p.b_stride, block.k, width);
+              else
+                pack(to, p.b + k * p.b_stride + first, p.b_stride, block.k, width);
+            }
+          block.b = packed_b + j % chunk * depth;
+          block.b_stride = columns;
+        } else {
+          block.b = p.b + k * p.b_stride + j;
+          block.b_stride = p.b_stride;
+        }
+        block.next = !packing.b && p.n - j > columns ? block.b + columns : nullptr;
+        block.bias = p.bias ? p.bias + j : nullptr;
+        block.last_lanes = int(n - (vectors - 1) * lanes);
+        block.c = p.c + i * p.c_stride + j;
+        const bool packed = packing.a && vectors == panel_vectors;
+        block.a = packed ? packed_a : a;
+        block.a_stride = p.a_stride;
+        if (p.transpose_a)
+          panel<T, true>(block, m, vectors, packed);
+        else
+          panel<T, false>(block, m, vectors, false);
+        if (k + block.k >= p.k) finish(p, i, j, m, n);
+      }
     }
+    i += m;
   }
 }
 
