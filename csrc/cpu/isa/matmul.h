@@ -98,12 +98,18 @@ void micro_kernel(const Block<T>& block) {
   }
   T* c = block.c;
   const std::int64_t c_stride = block.c_stride;  // a copy, which the stores cannot change
+  auto store = [&](auto last) {
 #pragma GCC unroll 16
-  for (int i = 0; i < rows; ++i, c += c_stride) {
+    for (int i = 0; i < rows; ++i, c += c_stride) {
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors - 1; ++j) sum[i][j].store(c + j * V::lanes);
-    sum[i][vectors - 1].store(c + (vectors - 1) * V::lanes, mask);
-  }
+      for (int j = 0; j < vectors - 1; ++j) sum[i][j].store(c + j * V::lanes);
+      sum[i][vectors - 1].store(c + (vectors - 1) * V::lanes, last);
+    }
+  };
+  if (block.last_lanes == V::lanes)  // AMD's masked stores take a dozen times as long as plain ones
+    store(std::integral_constant<int, V::lanes>{});
+  else
+    store(mask);
 }
 
 template <class T>
@@ -119,22 +125,49 @@ struct RowKernels {
       : of{nullptr, micro_kernel<T, i + 1, vectors, transposed_a>...} {}
 };
 
-// to[i][j] = from[j][i] for a square of 16 bytes a side.
-FASTMLP_FN void transpose_square(float* to, std::int64_t to_stride, const float* from,
-                                 std::int64_t from_stride) {
-  __m128 r0 = _mm_loadu_ps(from), r1 = _mm_loadu_ps(from + from_stride),
-         r2 = _mm_loadu_ps(from + 2 * from_stride), r3 = _mm_loadu_ps(from + 3 * from_stride);
-  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-  _mm_storeu_ps(to, r0);
-  _mm_storeu_ps(to + to_stride, r1);
-  _mm_storeu_ps(to + 2 * to_stride, r2);
-  _mm_storeu_ps(to + 3 * to_stride, r3);
+// to[i][j] = from[j][i] for 16 bytes of each of `count` rows. A vector gathers 16 bytes from each of
+// several rows, which costs no shuffles; what remains is to transpose squares, all at once.
+template <int count>
+FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* from,
+                                std::int64_t stride) {
+  if constexpr (count == 4) {
+    __m128 r0 = _mm_loadu_ps(from), r1 = _mm_loadu_ps(from + stride),
+           r2 = _mm_loadu_ps(from + 2 * stride), r3 = _mm_loadu_ps(from + 3 * stride);
+    _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+    _mm_storeu_ps(to, r0);
+    _mm_storeu_ps(to + to_stride, r1);
+    _mm_storeu_ps(to + 2 * to_stride, r2);
+    _mm_storeu_ps(to + 3 * to_stride, r3);
+  } else {
+    __m256 row[4];
+    for (int i = 0; i < 4; ++i, from += stride)
+      row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)),
+                                    _mm_loadu_ps(from + 4 * stride), 1);
+    const __m256 low01 = _mm256_unpacklo_ps(row[0], row[1]),
+                 high01 = _mm256_unpackhi_ps(row[0], row[1]),
+                 low23 = _mm256_unpacklo_ps(row[2], row[3]),
+                 high23 = _mm256_unpackhi_ps(row[2], row[3]);
+    _mm256_storeu_ps(to, _mm256_shuffle_ps(low01, low23, 0x44));
+    _mm256_storeu_ps(to + to_stride, _mm256_shuffle_ps(low01, low23, 0xEE));
+    _mm256_storeu_ps(to + 2 * to_stride, _mm256_shuffle_ps(high01, high23, 0x44));
+    _mm256_storeu_ps(to + 3 * to_stride, _mm256_shuffle_ps(high01, high23, 0xEE));
+  }
 }
-FASTMLP_FN void transpose_square(double* to, std::int64_t to_stride, const double* from,
-                                 std::int64_t from_stride) {
-  const __m128d r0 = _mm_loadu_pd(from), r1 = _mm_loadu_pd(from + from_stride);
-  _mm_storeu_pd(to, _mm_unpacklo_pd(r0, r1));
-  _mm_storeu_pd(to + to_stride, _mm_unpackhi_pd(r0, r1));
+template <int count>
+FASTMLP_FN void transpose_strip(double* to, std::int64_t to_stride, const double* from,
+                                std::int64_t stride) {
+  if constexpr (count == 2) {
+    const __m128d r0 = _mm_loadu_pd(from), r1 = _mm_loadu_pd(from + stride);
+    _mm_storeu_pd(to, _mm_unpacklo_pd(r0, r1));
+    _mm_storeu_pd(to + to_stride, _mm_unpackhi_pd(r0, r1));
+  } else {
+    __m256d row[2];
+    for (int i = 0; i < 2; ++i, from += stride)
+      row[i] = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(from)),
+                                    _mm_loadu_pd(from + 2 * stride), 1);
+    _mm256_storeu_pd(to, _mm256_unpacklo_pd(row[0], row[1]));
+    _mm256_storeu_pd(to + to_stride, _mm256_unpackhi_pd(row[0], row[1]));
+  }
 }
 
 // A panel of b, or of a transposed b, with its rows one after the other: packed[i][j] = b[i][j] or
@@ -150,14 +183,24 @@ FASTMLP_FN void pack(T* packed, const T* b, std::int64_t stride, std::int64_t k,
 template <class T>
 FASTMLP_FN void pack_transposed(T* packed, const T* b, std::int64_t stride, std::int64_t k,
                                 std::int64_t n) {
-  constexpr std::int64_t width = panel_columns<T>, side = 16 / sizeof(T);
-  const std::int64_t whole_k = k / side * side, whole_n = n / side * side;
-  for (std::int64_t i = 0; i < whole_k; i += side)
-    for (std::int64_t j = 0; j < whole_n; j += side)
-      transpose_square(packed + i * width + j, width, b + j * stride + i, stride);
-  for (std::int64_t j = 0; j < n; ++j)
-    for (std::int64_t i = j < whole_n ? whole_k : 0; i < k; ++i)
-      packed[i * width + j] = b[j * stride + i];
+  constexpr std::int64_t width = panel_columns<T>;
+  constexpr int deep = 16 / sizeof(T), wide = 2 * deep;
+  const std::int64_t whole_k = k / deep * deep;
+  for (std::int64_t i = 0; i < whole_k; i += deep) {
+    const T* from = b + i;
+    T* to = packed + i * width;
+    std::int64_t j = 0;
+    for (; j + wide <= n; j += wide)
+      transpose_strip<wide>(to + j, width, from + j * stride, stride);
+    if (j + deep <= n) {
+      transpose_strip<deep>(to + j, width, from + j * stride, stride);
+      j += deep;
+    }
+    for (; j < n; ++j)
+      for (int r = 0; r < deep; ++r) to[r * width + j] = from[j * stride + r];
+  }
+  for (std::int64_t i = whole_k; i < k; ++i)
+    for (std::int64_t j = 0; j < n; ++j) packed[i * width + j] = b[j * stride + i];
 }
 
 // Packed, a block of a lies as its micro-kernels read it: for each group of rows, all k in turn.
