@@ -71,12 +71,12 @@ def test_xor():
         layers = [fm.Dense(10, "sigmoid") for _ in range(3)] + [fm.Dense(1, "sigmoid")]
         model = fm.Sequential(layers, seed=seed)
         model.compile(fm.SGD(1.0), "binary_cross_entropy")
-        start = time.perf_counter()
+        start = time.process_time()  # what others do on a busy machine does not count
         model.fit(XOR, XOR_TARGET, batch_size=4, epochs=10_001, verbose=0)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         solved += bool(((model.predict(XOR) > 0.5) == XOR_TARGET).all())
     assert solved >= 9
-    assert np.median(seconds) < 1  # the median: a busy machine may stop one of the runs for a while
+    assert np.median(seconds) < 1
 
 
 # Ten steps against PyTorch.

@@ -60,7 +60,7 @@ class CpuExecutable : public Executable {
   bool run_alone(const Launch& launch) const {
     const FlushToZero flush;
     Barrier alone(1);
-    const Run run{launch, program_.replicas, 0, 1, alone};
+    const Run run{launch, program_.replicas, 0, 1, alone, Memory::own()};
     for (std::int64_t step = 0; step < launch.repeat; ++step)
       for (const Step& s : steps_)
         if (!s.execute(*s.record, run)) return false;
@@ -82,7 +82,8 @@ class CpuExecutable : public Executable {
     const auto body = [](void* context, int member) {
       Job& j = *static_cast<Job*>(context);
       const FlushToZero flush;
-      const Run run{j.launch, j.self->program_.replicas, member, j.members, j.barrier};
+      const Run run{j.launch,     j.self->program_.replicas, member, j.members, j.barrier,
+                    Memory::own()};
       const bool completed = j.self->work(run, j.before);
       if (member == 0) j.completed = completed;
     };

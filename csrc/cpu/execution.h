@@ -9,9 +9,19 @@
 
 #include "core/backend.h"
 #include "cpu/kernels.h"
+#include "cpu/row_order.h"
 #include "cpu/team.h"
 
 namespace fastmlp::cpu {
+
+// What a thread keeps from record to record, and from run to run.
+struct Memory {
+  void* scratch;  // for products: aligned, as large as those of either type ask for
+  RowOrder order;
+
+  // Of the calling thread; made once.
+  static Memory& own();
+};
 
 // One run of a program, as one member sees it.
 struct Run {
@@ -19,6 +29,7 @@ struct Run {
   std::int64_t replicas;
   int member, members;
   Barrier& barrier;
+  Memory& memory;
 
   std::int64_t rows(const Operand& operand) const {
     return operand.rows == Operand::batch ? launch.rows : operand.rows;

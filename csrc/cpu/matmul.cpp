@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -49,15 +48,6 @@ Tiling native_tiling(const Shape& s, const Run& run) {
   if (s.m >= fewest * blocks) return {(s.m + blocks - 1) / blocks, s.n};
   const std::int64_t panels = (s.n + panel - 1) / panel, across = std::min(panels, even);
   return {s.m, (panels + across - 1) / across * panel};
-}
-
-// Where operands are packed; one for each thread, allocated once.
-template <class T>
-T* scratch() {
-  static thread_local std::unique_ptr<T, decltype(&std::free)> memory{
-      static_cast<T*>(std::aligned_alloc(64, matmul_scratch<T> * sizeof(T))), std::free};
-  if (!memory) throw std::bad_alloc();
-  return memory.get();
 }
 
 // The epilogue of a product that did not have it.
@@ -142,7 +132,7 @@ void tile(const MatMul& record, const Run& run, std::int64_t replica, std::int64
                      {kept.data, kept.stride},
                      &record.activation,
                      packing,
-                     scratch<T>()};
+                     static_cast<T*>(run.memory.scratch)};
   if (fused) return kernels<T>().matmul(product);
   product.before = {};
   product.kept = {};

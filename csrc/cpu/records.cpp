@@ -32,35 +32,49 @@ struct RowCopy {
            (operand.offset + replica * operand.batch_stride) * size_of(operand.dtype);
   }
   void copy(std::int64_t row, std::int64_t source) const {
-    if (to) std::memcpy(to + row * to_stride, from + source * from_stride, bytes);
+    if (!to) return;
+    char* const out = to + row * to_stride;
+    const char* const in = from + source * from_stride;
+    if (bytes > 64) {
+      std::memcpy(out, in, bytes);
+    } else {  // a call would take longer than the copy
+      for (std::size_t i = 0; i < bytes; i += 4) std::memcpy(out + i, in + i, 4);
+    }
   }
+  void fetch(std::int64_t source) const { __builtin_prefetch(from + source * from_stride); }
 };
 
 template <class T>
 void execute(const Gather& record, const Run& run) {
-  run.each_rows(run.launch.rows, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+  run.each_rows(run.launch.rows, [&](std::int64_t r, std::int64_t begin, std::int64_t count) {
     const StepState& state = run.state(r);
-    const Permutation order(std::uint64_t(run.launch.total_rows), state.seed,
-                            std::uint64_t(state.epoch));
     const RowCopy x(run, record.x, record.from_x, r),
         target(run, record.target, record.from_target, r),
         weight(run, record.weight, record.from_weight, r);
-    // Shuffled rows are far apart, and the processor cannot guess where: it is told some rows
-    // ahead.
-    constexpr std::int64_t ahead = 8;
-    std::int64_t source[ahead];
-    for (std::int64_t i = first; i < first + n + ahead; ++i) {
-      const std::int64_t slot = i % ahead, row = i - ahead;
-      if (row >= first) {
-        x.copy(row, source[slot]);
-        target.copy(row, source[slot]);
-        weight.copy(row, source[slot]);
-      }
-      if (i < first + n) {
-        const std::int64_t place = state.row + i;
-        source[slot] = record.shuffled ? std::int64_t(order(std::uint64_t(place))) : place;
-        __builtin_prefetch(x.from + source[slot] * x.from_stride);
-        __builtin_prefetch(target.from + source[slot] * target.from_stride);
+    auto copy = [&](std::int64_t row, std::int64_t source) {
+      x.copy(row, source);
+      target.copy(row, source);
+      weight.copy(row, source);
+    };
+    if (!record.shuffled) {
+      for (std::int64_t i = begin; i < begin + count; ++i) copy(i, state.row + i);
+      return;
+    }
+    // One order is kept, so with several replicas there is nothing to look ahead for.
+    const bool look_ahead = run.members == 1 && run.replicas == 1;
+    for (std::int64_t first = begin; first < begin + count; first += RowOrder::most) {
+      const std::int64_t n = std::min(RowOrder::most, begin + count - first);
+      const std::int64_t* const source =
+          run.memory.order.rows(state, run.launch.total_rows, state.row + first, n, look_ahead);
+      // Shuffled rows are far apart, and the processor cannot guess where: it is told some ahead.
+      constexpr std::int64_t ahead = 8;
+      for (std::int64_t i = 0; i < std::min(ahead, n); ++i) x.fetch(source[i]);
+      for (std::int64_t i = 0; i < n; ++i) {
+        if (i + ahead < n) {
+          x.fetch(source[i + ahead]);
+          target.fetch(source[i + ahead]);
+        }
+        copy(first + i, source[i]);
       }
     }
   });

@@ -35,6 +35,9 @@ constexpr std::int64_t depth = 256;
 #endif
 static_assert(depth <= matmul_depth);
 
+// Rows of c that are enough to fetch parts of b meanwhile.
+constexpr std::int64_t fewest_to_fetch_for = 24;
+
 template <class T>
 constexpr std::int64_t panel_columns = panel_vectors * Vec<T>::lanes;
 
@@ -51,7 +54,9 @@ struct Block {
   const T* bias;    // null: start from zero
   bool accumulate;  // start from what c holds
   int last_lanes;   // of c's last vector
-  const T* next;    // where the panel after this one begins; null: there is none
+  // The rows of b that are needed after these, as wide, to be fetched meanwhile; null: none.
+  const T* next;
+  std::int64_t next_stride;
 };
 
 template <class T, int rows, int vectors, bool transposed_a>
@@ -125,8 +130,8 @@ struct RowKernels {
       : of{nullptr, micro_kernel<T, i + 1, vectors, transposed_a>...} {}
 };
 
-// to[i][j] = from[j][i] for 16 bytes of each of `count` rows. A vector gathers 16 bytes from each of
-// several rows, which costs no shuffles; what remains is to transpose squares, all at once.
+// to[i][j] = from[j][i] for 16 bytes of each of `count` rows. A vector gathers 16 bytes from each
+// of several rows, which costs no shuffles; what remains is to transpose squares, all at once.
 template <int count>
 FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* from,
                                 std::int64_t stride) {
@@ -231,13 +236,12 @@ FASTMLP_FN void all_rows(Block<T> block, std::int64_t rows, bool packed) {
   static constexpr RowKernels<T, vectors, transposed_a> kernels{
       std::make_integer_sequence<int, most_rows[vectors]>{}};
   const Groups groups(rows, most_rows[vectors]);
-  // The next panel's rows, each in pages of its own, are fetched while this one's are in use.
-  const std::int64_t ahead = block.next ? block.k / groups.count + 1 : 0;
   const T* next = block.next;
+  const std::int64_t at_a_time = next ? block.k / groups.count + 1 : 0;
   for (std::int64_t group = 0; group < groups.count; ++group) {
     const std::int64_t n = groups.rows(group);
     if (packed) block.a_stride = n;
-    for (std::int64_t i = 0; i < ahead; ++i, next += block.b_stride)
+    for (std::int64_t i = 0; i < at_a_time; ++i, next += block.next_stride)
       for (int byte = 0; byte < vectors * vector_bytes; byte += 64)
         __builtin_prefetch(reinterpret_cast<const char*>(next) + byte);
     kernels.of[n](block);
@@ -343,7 +347,10 @@ void matmul(const Product<T>& p) {
           block.b = p.b + k * p.b_stride + j;
           block.b_stride = p.b_stride;
         }
-        block.next = !packing.b && p.n - j > columns ? block.b + columns : nullptr;
+        const std::int64_t next = j + (packing.b ? chunk : columns);
+        const bool fetch = m >= fewest_to_fetch_for && !p.transpose_b && next < p.n;
+        block.next = fetch ? p.b + k * p.b_stride + next : nullptr;
+        block.next_stride = p.b_stride;
         block.bias = p.bias ? p.bias + j : nullptr;
         block.last_lanes = int(n - (vectors - 1) * lanes);
         block.c = p.c + i * p.c_stride + j;
