@@ -21,17 +21,21 @@
 namespace fastmlp::cpu::FASTMLP_ISA {
 
 // The most columns of c that a micro-kernel holds, in vectors, and the most rows for each number of
-// vectors: accumulators, one row of b and one broadcast fill the 32 or 16 registers. At most
-// `depth` rows of b at a time: with AVX2 a panel takes half of the first-level cache, with AVX-512
-// an eighth of the second-level one, and a block of a takes half of that.
+// vectors: accumulators, one row of b and one broadcast fill the registers, of which AVX-512 and
+// NEON have 32, AVX2 has 16. At most `depth` rows of b at a time: a panel then takes half of the
+// first-level cache (with AVX-512 an eighth of the second-level one), a block of a half of the
+// second-level cache.
 #if defined(__AVX512F__)
+constexpr std::int64_t depth = 512;
+#else
+constexpr std::int64_t depth = 256;
+#endif
+#if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int panel_vectors = 4;
 constexpr int most_rows[panel_vectors + 1] = {0, 16, 12, 8, 6};
-constexpr std::int64_t depth = 512;
 #else
 constexpr int panel_vectors = 2;
 constexpr int most_rows[panel_vectors + 1] = {0, 12, 6};
-constexpr std::int64_t depth = 256;
 #endif
 static_assert(depth <= matmul_depth);
 
@@ -132,6 +136,7 @@ struct RowKernels {
 
 // to[i][j] = from[j][i] for 16 bytes of each of `count` rows. A vector gathers 16 bytes from each
 // of several rows, which costs no shuffles; what remains is to transpose squares, all at once.
+#if defined(__AVX2__)
 template <int count>
 FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* from,
                                 std::int64_t stride) {
@@ -174,6 +179,13 @@ FASTMLP_FN void transpose_strip(double* to, std::int64_t to_stride, const double
     _mm256_storeu_pd(to + to_stride, _mm256_unpackhi_pd(row[0], row[1]));
   }
 }
+#else
+template <int count, class T>
+FASTMLP_FN void transpose_strip(T* to, std::int64_t to_stride, const T* from, std::int64_t stride) {
+  for (int i = 0; i < int(16 / sizeof(T)); ++i)
+    for (int j = 0; j < count; ++j) to[i * to_stride + j] = from[j * stride + i];
+}
+#endif
 
 // A panel of b, or of a transposed b, with its rows one after the other: packed[i][j] = b[i][j] or
 // b[j][i] for i < k, j < n <= panel_columns.
@@ -254,10 +266,10 @@ template <class T, bool transposed_a>
 FASTMLP_FN void panel(const Block<T>& block, std::int64_t rows, std::int64_t vectors, bool packed) {
   if (vectors == 1) return all_rows<T, 1, transposed_a>(block, rows, packed);
   if (vectors == 2) return all_rows<T, 2, transposed_a>(block, rows, packed);
-#if defined(__AVX512F__)
-  if (vectors == 3) return all_rows<T, 3, transposed_a>(block, rows, packed);
-  return all_rows<T, 4, transposed_a>(block, rows, packed);
-#endif
+  if constexpr (panel_vectors == 4) {
+    if (vectors == 3) return all_rows<T, 3, transposed_a>(block, rows, packed);
+    return all_rows<T, 4, transposed_a>(block, rows, packed);
+  }
 }
 
 // Which operands are copied before the micro-kernels read them.

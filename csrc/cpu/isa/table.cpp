@@ -8,7 +8,7 @@
 #include "cpu/isa/reduce.h"
 #include "cpu/isa/update.h"
 #include "cpu/kernels.h"
-#if defined(__AVX2__)
+#if FASTMLP_HAS_FMA
 #include "cpu/isa/matmul.h"
 #endif
 
@@ -16,7 +16,7 @@ namespace fastmlp::cpu::FASTMLP_ISA {
 
 template <class T>
 constexpr Kernels<T> table() {
-#if defined(__AVX2__)
+#if FASTMLP_HAS_FMA
   constexpr auto product = matmul<T>;
 #else
   constexpr std::nullptr_t product = nullptr;

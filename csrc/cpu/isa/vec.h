@@ -15,6 +15,13 @@
 
 #include "core/math.h"
 
+// Vectors of fused multiply-adds: what our own matrix products need to beat a BLAS.
+#if defined(__AVX2__) || defined(__aarch64__)
+#define FASTMLP_HAS_FMA 1
+#else
+#define FASTMLP_HAS_FMA 0
+#endif
+
 namespace fastmlp::cpu::FASTMLP_ISA {
 
 #if defined(__AVX512F__)
