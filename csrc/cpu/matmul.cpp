@@ -44,7 +44,7 @@ Tiling native_tiling(const Shape& s, const Run& run) {
   constexpr std::int64_t most_rows = 256, fewest_rows = 16;
   std::int64_t panel = matmul_panel * 4 / std::int64_t(sizeof(T));
   // Few rows are bound by reading b: each member reads long stretches of its rows.
-  if (s.m <= 2) panel = std::max(panel, (s.n / run.members + panel - 1) / panel * panel);
+  if (s.m <= 4) panel = std::max(panel, (s.n / run.members + panel - 1) / panel * panel);
   if (s.n <= panel && s.m <= most_rows && run.members == 1) return {s.m, s.n};
   const std::int64_t panels = (s.n + panel - 1) / panel;
   std::int64_t blocks = (s.m + most_rows - 1) / most_rows;

@@ -189,7 +189,7 @@ FASTMLP_FN bool worth_packing(const Product<T>& p) {
 template <class T>
 void matmul(const Product<T>& p) {
   constexpr std::int64_t lanes = Vec<T>::lanes, columns = panel_columns<T>;
-  if (p.m <= 2 && p.n > columns && !p.transpose_b) return few_rows(p);
+  if (p.m <= few_rows_most && !p.transpose_b) return few_rows(p);
   for (std::int64_t j = 0; j < p.n; j += columns) {
     const std::int64_t n = p.n - j < columns ? p.n - j : columns;
     const std::int64_t vectors = (n + lanes - 1) / lanes;
