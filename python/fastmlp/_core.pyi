@@ -182,7 +182,16 @@ class Plan:
         """Run at most `steps` steps, until the rows end or the time is up; return how many."""
 
 class Inference:
-    """A network's low-latency forward on NumPy arrays; None where these must be converted first."""
+    """A trained network, for the low-latency call."""
 
-    def __init__(self, network: Network, parameters: Array) -> None: ...
-    def __call__(self, x: Any, out: Any) -> Any: ...
+    def __init__(self, network: Network, parameters: Array, row_shape: Sequence[int]) -> None: ...
+
+class FastCall:
+    """Base class of a model: ``model(x)`` and ``model(x, out=y)`` with no Python on the way.
+
+    It goes straight to the inference where there is one and the arrays are as the core needs them.
+    Every other call goes to the method ``_call``, with the same arguments.
+    """
+
+    _inference: Inference | None
+    def __call__(self, x: Any, *, out: Array | None = None) -> Any: ...

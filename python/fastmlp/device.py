@@ -19,6 +19,7 @@ _MAX_RANK = 8  # of the core's views (csrc/core/view.h)
 
 StepState = _core.step_state_dtype
 Arguments = _core.Arguments
+FastCall = _core.FastCall
 Inference = _core.Inference
 Network = _core.Network
 Plan = _core.Plan
