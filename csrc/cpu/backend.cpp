@@ -274,17 +274,23 @@ class CpuExecutable : public Executable {
   explicit CpuExecutable(Program program) : program_(std::move(program)) {}
 
   void run(const Launch& launch) override {
-    if (!worth_asking(launch)) {
+    // The number of threads is asked for last: that is a call of the system.
+    const double operations = step_operations(launch);
+    const int most = operations < worth_barriers ? 1 : num_threads();
+    if (most == 1) {
       run_alone(launch);
       return;
     }
     // In segments, so that the choice can follow a machine that gets busy or idle.
     Launch segment = launch;
     for (std::int64_t left = launch.repeat; left > 0; left -= segment.repeat) {
-      const TeamChoice::Plan plan = choice_.next();
+      const TeamChoice::Plan plan =
+          choice_.next(most, operations, double(program_.records.size()), left);
       segment.repeat = std::min(left, plan.steps);
+      const bool more = segment.repeat < left;
       const auto start = std::chrono::steady_clock::now();
-      const bool completed = plan.team ? run_with_team(segment) : run_alone(segment);
+      const bool completed =
+          plan.members > 1 ? run_with_team(segment, plan.members, more) : run_alone(segment);
       const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
       choice_.took(plan, elapsed.count() / double(segment.repeat));
       if (!completed) return;
@@ -295,13 +301,12 @@ class CpuExecutable : public Executable {
   // Below this many operations a step, meeting the others at every record cannot pay.
   static constexpr double worth_barriers = 5e5;
 
-  bool worth_asking(const Launch& launch) const {
-    if (num_threads() == 1) return false;
+  double step_operations(const Launch& launch) const {
     double work = 0;
     for (const Record& record : program_.records)
       if (const auto* product = std::get_if<MatMul>(&record))
         work += operations(*product, launch.rows) * double(program_.replicas);
-    return work >= worth_barriers;
+    return work;
   }
 
   bool run_alone(const Launch& launch) const {
@@ -310,8 +315,7 @@ class CpuExecutable : public Executable {
     return work({launch, program_.replicas, 0, 1, alone});
   }
 
-  bool run_with_team(const Launch& launch) const {
-    const int members = num_threads();
+  bool run_with_team(const Launch& launch, int members, bool more) const {
     Barrier barrier(members);
     struct Job {
       const CpuExecutable* self;
@@ -327,7 +331,7 @@ class CpuExecutable : public Executable {
           j.self->work({j.launch, j.self->program_.replicas, member, j.members, j.barrier});
       if (member == 0) j.completed = completed;
     };
-    return run_on_team(members, body, &job) ? job.completed : run_alone(launch);
+    return run_on_team(members, body, &job, more) ? job.completed : run_alone(launch);
   }
 
   // Returns false where a step was given up.
