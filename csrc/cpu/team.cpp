@@ -1,6 +1,7 @@
 #include "cpu/team.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -180,36 +181,34 @@ bool run_on_team(int members, void (*job)(void*, int), void* context, bool more)
   return team().run(members, job, context, more);
 }
 
-// The best of three, since it asks what the machine can do and not how busy it is. Where the team
-// is in use there is a usual value.
+// The median, which one interruption does not move. Where the team is in use there is a usual
+// value.
 double barrier_seconds(int members) {
   static std::atomic<float> known[1025];
   std::atomic<float>& seconds = known[std::min(members, 1024)];
   if (seconds.load(std::memory_order_relaxed) > 0) return seconds.load(std::memory_order_relaxed);
-  constexpr int barriers = 64;
-  double best = 1;
-  for (int i = 0; i < 3; ++i) {
-    struct Job {
-      Barrier barrier;
-      double seconds;
-    } job{Barrier(members), 0};
-    const bool ran = run_on_team(
-        members,
-        [](void* context, int member) {
-          using Clock = std::chrono::steady_clock;
-          Job& job = *static_cast<Job*>(context);
-          job.barrier.wait();  // until all are awake
+  struct Job {
+    Barrier barrier;
+    std::array<float, 32> seconds;
+  } job{Barrier(members), {}};
+  const bool ran = run_on_team(
+      members,
+      [](void* context, int member) {
+        using Clock = std::chrono::steady_clock;
+        Job& job = *static_cast<Job*>(context);
+        job.barrier.wait();  // until all are awake
+        for (float& seconds : job.seconds) {
           const auto start = Clock::now();
-          for (int i = 0; i < barriers; ++i) job.barrier.wait();
-          const std::chrono::duration<double> elapsed = Clock::now() - start;
-          if (member == 0) job.seconds = elapsed.count() / barriers;
-        },
-        &job);
-    if (!ran) return 1e-6;
-    best = std::min(best, job.seconds);
-  }
-  seconds.store(float(best), std::memory_order_relaxed);
-  return best;
+          job.barrier.wait();
+          if (member == 0) seconds = std::chrono::duration<float>(Clock::now() - start).count();
+        }
+      },
+      &job);
+  if (!ran) return 1e-6;
+  const auto median = job.seconds.begin() + job.seconds.size() / 2;
+  std::nth_element(job.seconds.begin(), median, job.seconds.end());
+  seconds.store(std::max(*median, 1e-9f), std::memory_order_relaxed);
+  return *median;
 }
 
 int num_threads() {

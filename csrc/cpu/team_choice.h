@@ -78,18 +78,20 @@ class TeamChoice {
     return std::max<std::int64_t>(1, std::int64_t(seconds / each));
   }
 
-  // Work shared evenly, the barriers as measured, and what it takes to wake a thread. The rate is a
-  // modest core's; where it is far off, either barriers or work hardly matter.
+  // Work shared evenly, the barriers, and what it takes to start threads or wake them. The rate is
+  // a modest core's; where it is far off, either barriers or work hardly matter.
   static int guess(int most, double operations, double barriers, std::int64_t repeat) {
-    constexpr double operations_per_second = 5e10, wake_seconds = 5e-5;
+    constexpr double operations_per_second = 5e10, wake_seconds = 3e-4, slow_barrier = 5e-6;
     const double alone = operations / operations_per_second;
     int best = 0;
     double least = alone;
     for (int level = 1; level < count(most); ++level) {
       const int members = std::min(1 << level, most);
-      const double waking = wake_seconds / double(repeat);
-      if (alone / members + waking >= least) continue;  // nor is the barrier worth measuring
-      const double seconds = alone / members + waking + barriers * barrier_seconds(members);
+      const double shared = alone / members + wake_seconds / double(repeat);
+      if (shared >= least) continue;
+      // A barrier is only measured where it decides.
+      const double slow = shared + barriers * slow_barrier;
+      const double seconds = slow < least ? slow : shared + barriers * barrier_seconds(members);
       if (seconds < least) least = seconds, best = level;
     }
     return best;
