@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -94,7 +93,7 @@ class Sequential(FastCall):
         if precision is not None:
             raise ValueError(f"Sequential: device {device!r} has no precision {precision!r}")
         self._seed = (
-            secrets.randbits(32)
+            int.from_bytes(os.urandom(4), "little")
             if seed is None
             else check_integer("Sequential: seed", seed, at_least=0)
         )
