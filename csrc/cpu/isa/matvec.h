@@ -52,7 +52,7 @@ FASTMLP_FN void panel_of_few_rows(const Product<T>& p, const Sweep& sweep, std::
   const T* b = p.b + sweep.first * b_stride + j;
   for (std::int64_t k = sweep.depth; k > 0; --k, a += a_next, b += b_stride) {
     if (sweep.fetch) {
-      constexpr int ahead = 8, vectors_of_line = 64 / vector_bytes;
+      constexpr int ahead = 16, vectors_of_line = 64 / vector_bytes;
 #pragma GCC unroll 8
       for (int v = 0; v < vectors; v += vectors_of_line)
         __builtin_prefetch(b + ahead * b_stride + v * V::lanes);
