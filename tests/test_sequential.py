@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import tracemalloc
 
@@ -282,6 +283,25 @@ def test_a_call_of_a_model_that_is_built_anew():
     model.pop()
     with pytest.raises(RuntimeError, match="no layers"):
         model(x)
+
+
+def test_a_shallow_copy_shares_the_weights():
+    model, x = small(), X.astype("float32")
+    twin = copy.copy(model)
+    model[0].kernel[...] = 0
+    assert_same_bits([twin(x)], [model(x)])
+
+
+def test_a_subclass_may_override_the_call():
+    class Twice(fm.Sequential):
+        def __call__(self, x, **keywords):
+            return 2 * super().__call__(x, **keywords)
+
+    model, x = Twice([fm.Dense(3)], seed=1), X.astype("float32")
+    for _ in range(2):  # the first builds
+        np.testing.assert_array_equal(
+            model(x, out=np.empty((9, 3), "float32")), 2 * model.predict(x)
+        )
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,12 @@ class Sequential(FastCall):
         inside = ", ".join(layer.label for layer in self._layers)
         return f"<Sequential [{inside}]>"
 
+    def __copy__(self) -> Sequential:
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._inference = self._inference  # of the base class, so not in the dictionary
+        return twin
+
     def __deepcopy__(self, memo: object) -> Sequential:
         """Return a copy with parameters, optimizer and random state of its own."""
         from fastmlp import io
