@@ -79,9 +79,9 @@ class TeamChoice {
   }
 
   // Work shared evenly, the barriers, and what it takes to start threads or wake them. The rate is
-  // a modest core's; where it is far off, either barriers or work hardly matter.
+  // a usual core's; where it is far off, either barriers or work hardly matter.
   static int guess(int most, double operations, double barriers, std::int64_t repeat) {
-    constexpr double operations_per_second = 5e10, wake_seconds = 3e-4, slow_barrier = 5e-6;
+    constexpr double operations_per_second = 1e11, wake_seconds = 3e-4, slow_barrier = 5e-6;
     const double alone = operations / operations_per_second;
     int best = 0;
     double least = alone;

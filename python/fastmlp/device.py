@@ -141,7 +141,8 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        From 1 to 1024. At first it is the number of CPUs that the process may run on.
+        From 1 to 1024. At first it is the number of CPUs that the process may keep busy: by its
+        affinity, and by the quota of its control groups, rounded down.
 
     Raises
     ------
