@@ -75,6 +75,31 @@ def test_kernels_give_the_same_bits_on_one_thread_and_two(shape, dtype, threads)
     assert_same_bits(results[1], results[0])
 
 
+# (k, n): within one panel of columns, over several, with a partial last vector, beyond the
+# first-level cache, and so large that it is read a few rows at a time.
+FEW_ROWS = [(0, 3), (1, 1), (17, 64), (64, 6), (31, 200), (300, 133), (1100, 1030)]
+
+
+@pytest.mark.skipif(fm.show_config()["matmul"] != "native", reason="the BLAS has its own order")
+@pytest.mark.parametrize("shape", FEW_ROWS, ids=str)
+@pytest.mark.parametrize("transpose_a", [False, True])
+def test_few_rows_give_the_bits_of_many(shape, transpose_a, dtype, threads):
+    fm.set_num_threads(1)
+    k, n = shape
+    a, b = rng.standard_normal((9, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    bias = rng.standard_normal(n).astype(dtype)
+    product = fm.kernels.matmul(a, b)
+    dense = fm.kernels.dense_forward(a, b, bias, "identity")
+    for m in range(1, 9):
+        if transpose_a:
+            few = fm.kernels.matmul(np.ascontiguousarray(a[:m].T), b, transpose_a=True)
+            assert_same_bits([few], [product[:m]])
+        else:
+            assert_same_bits([fm.kernels.matmul(a[:m], b)], [product[:m]])
+            few = fm.kernels.dense_forward(a[:m], b, bias, "identity")
+            assert_same_bits([few], [dense[:m]])
+
+
 def test_the_number_of_threads_can_be_read_back(threads):
     for count in (2, 1):
         fm.set_num_threads(count)
@@ -124,6 +149,26 @@ def test_one_model_called_from_several_python_threads():
     with ThreadPoolExecutor(3) as pool:
         for result in pool.map(lambda _: [model.predict(x), model(x), model(x[3])], range(60)):
             assert_same_bits(result, expected)
+
+
+def test_one_model_called_at_once_into_arrays_of_the_callers():
+    # Small enough to keep the GIL, and large enough to release it.
+    for width in (64, 1024):
+        model = fm.Sequential([fm.Dense(width, "tanh"), fm.Dense(10)], seed=0)
+        x = rng.standard_normal((4, 400)).astype("float32")
+        expected = [model(x), *(model(row) for row in x)]
+
+        def calls(_, model=model, x=x):
+            out, row_out = np.empty((4, 10), "float32"), np.empty((4, 10), "float32")
+            for _ in range(50):
+                model(x, out=out)
+                for row, target in zip(x, row_out):
+                    assert model(row, out=target) is target
+            return [out, *row_out]
+
+        with ThreadPoolExecutor(4) as pool:
+            for result in pool.map(calls, range(8)):
+                assert_same_bits(result, expected)
 
 
 FORK = """

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import sys
+import tracemalloc
+
 import numpy as np
 import pytest
 import reference as ref
@@ -261,6 +265,69 @@ def test_one_row_of_an_image_comes_back_as_a_vector():
     image = X[0].reshape(2, 2)
     assert model(image).shape == (3,)
     np.testing.assert_allclose(model(image), model.predict(image[None])[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 2, 1), (3, 4), (4,), (2, 1, 2), (2, 2, 3)], ids=str)
+def test_what_is_no_image_is_refused(shape):
+    model = fm.Sequential([fm.Input((2, 2)), fm.Flatten(), fm.Dense(3)], seed=0)
+    with pytest.raises(ValueError, match="2, 2"):
+        model(np.zeros(shape, "float32"))
+
+
+def test_a_call_of_a_model_that_is_built_anew():
+    model, x = small(), X.astype("float32")
+    hidden = small_hidden(*model.get_weights()[:2])
+    assert model(x).shape == (9, 3)
+    model.pop()
+    assert_same_bits([model(x)], [hidden])
+    model.pop()
+    with pytest.raises(RuntimeError, match="no layers"):
+        model(x)
+
+
+def test_a_shallow_copy_shares_the_weights():
+    model, x = small(), X.astype("float32")
+    twin = copy.copy(model)
+    model[0].kernel[...] = 0
+    assert_same_bits([twin(x)], [model(x)])
+
+
+def test_a_subclass_may_override_the_call():
+    class Twice(fm.Sequential):
+        def __call__(self, x, **keywords):
+            return 2 * super().__call__(x, **keywords)
+
+    model, x = Twice([fm.Dense(3)], seed=1), X.astype("float32")
+    for _ in range(2):  # the first builds
+        np.testing.assert_array_equal(
+            model(x, out=np.empty((9, 3), "float32")), 2 * model.predict(x)
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments, keywords",
+    [((), {}), ((X, X), {}), ((X,), {"into": X}), ((X,), {"out": X, "into": X})],
+    ids=["nothing", "two", "unknown", "one too many"],
+)
+def test_a_call_with_the_wrong_arguments(arguments, keywords):
+    with pytest.raises(TypeError, match="argument"):
+        small()(*arguments, **keywords)
+
+
+def test_calls_neither_leak_nor_copy():
+    model, x = small(), X.astype("float32")
+    out = np.empty((9, 3), "float32")
+    model(x, out=out)
+    held = [x, out, model._inference]
+    references = [sys.getrefcount(each) for each in held]
+    tracemalloc.start()
+    for _ in range(1000):
+        model(x, out=out)
+        model(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert references == [sys.getrefcount(each) for each in held]
+    assert peak < 10_000  # a result at a time, and what Python needs to count
 
 
 def test_no_rows_give_no_rows():

@@ -13,6 +13,7 @@ namespace fastmlp::bindings {
 void add_machine(pybind11::module_& module);
 void add_kernels(pybind11::module_& module);
 void add_network(pybind11::module_& module);
+void add_inference(pybind11::module_& module);  // after the networks
 
 // The place of a formula in its list, by name.
 template <class List>

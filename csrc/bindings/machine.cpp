@@ -87,6 +87,7 @@ void add_machine(py::module_& module) {
   module.def("show_config", show_config);
   module.def("set_num_threads", cpu::set_num_threads);
   module.def("get_num_threads", cpu::num_threads);
+  module.def("quota_cpus", cpu::quota_cpus);
   module.def("fma_peak", [](const std::string& dtype) {
     if (dtype != "float32" && dtype != "float64") fail("fma_peak", "float32 or float64", dtype);
     return dtype == "float32" ? cpu::fma_peak<float>() : cpu::fma_peak<double>();

@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, module) {
   fastmlp::bindings::add_machine(module);
   fastmlp::bindings::add_kernels(module);
   fastmlp::bindings::add_network(module);
+  fastmlp::bindings::add_inference(module);
 }

@@ -1,8 +1,7 @@
-// Networks, plans, and the fast call of a trained network.
+// Networks and plans.
 #include <pybind11/stl.h>
 
 #include <array>
-#include <cstdlib>
 #include <map>
 
 #include "bindings/arrays.h"
@@ -142,113 +141,6 @@ class Plan {
   std::unique_ptr<Executable> executable_;
 };
 
-// A thread's own scratch memory for inference; grows and stays.
-class Scratch {
- public:
-  ~Scratch() { std::free(data_); }
-  void* at_least(std::size_t bytes) {
-    if (bytes > bytes_) {
-      std::free(data_);
-      bytes_ = (bytes + 4095) / 4096 * 4096;
-      data_ = std::aligned_alloc(64, bytes_);
-      if (!data_) bytes_ = 0, throw std::bad_alloc();
-    }
-    return data_;
-  }
-
- private:
-  void* data_ = nullptr;
-  std::size_t bytes_ = 0;
-};
-
-// model(x) on the CPU with no Python on the way: x must have the model's dtype, be contiguous and
-// have the right number of features. Anything else gets None, and the caller converts or complains.
-class Inference {
- public:
-  Inference(std::shared_ptr<nn::Network> network, py::array parameters)
-      : network_(std::move(network)), parameters_(std::move(parameters)) {}
-
-  py::object call(py::handle given, py::handle out) {
-    return network_->dtype() == DType::float64 ? call_as<double>(given, out)
-                                               : call_as<float>(given, out);
-  }
-
- private:
-  // Plans are made for 1, 2, 4, ... rows, on first use, while the GIL is held.
-  struct Entry {
-    std::unique_ptr<Executable> executable;
-    std::int64_t workspace = 0;
-    double work = 0;
-  };
-
-  template <class T>
-  py::object call_as(py::handle given, py::handle out) {
-    if (!py::isinstance<py::array_t<T, py::array::c_style>>(given)) return py::none();
-    const auto x = py::reinterpret_borrow<py::array>(given);
-    const auto rank = x.ndim();
-    if (rank < 1 || rank > 2 || x.shape(rank - 1) != network_->features()) return py::none();
-    const std::int64_t rows = rank == 2 ? x.shape(0) : 1;
-    py::array y;
-    if (out.is_none()) {
-      y = rank == 2 ? py::array_t<T>({rows, network_->outputs()})
-                    : py::array_t<T>(network_->outputs());
-    } else {
-      if (!py::isinstance<py::array_t<T, py::array::c_style>>(out)) return py::none();
-      y = py::reinterpret_borrow<py::array>(out);
-      if (!y.writeable() || y.ndim() != rank || y.shape(rank - 1) != network_->outputs() ||
-          (rank == 2 && y.shape(0) != rows))
-        return py::none();
-    }
-    if (rows == 0) return y;
-    if (!out.is_none() && overlap(x, y)) return py::none();
-    const Entry& entry = entry_for(rows);
-    static thread_local Scratch scratch;
-    void* buffers[buffer_count] = {};
-    buffers[parameters] = const_cast<void*>(parameters_.data());
-    buffers[workspace] = scratch.at_least(std::size_t(entry.workspace) * sizeof(T));
-    buffers[input] = const_cast<void*>(x.data());
-    buffers[output] = y.mutable_data();
-    Launch launch;
-    launch.buffers = buffers;
-    launch.rows = rows;
-    // Letting others run is worth its cost only for calls that take a while.
-    if (double(rows) * double(network_->parameters()) < 1e5) {
-      entry.executable->run(launch);
-    } else {
-      py::gil_scoped_release release;
-      entry.executable->run(launch);
-    }
-    return y;
-  }
-
-  static bool overlap(const py::array& a, const py::array& b) {
-    const auto* first = static_cast<const char*>(a.data());
-    const auto* second = static_cast<const char*>(b.data());
-    return first < second + b.nbytes() && second < first + a.nbytes();
-  }
-
-  const Entry& entry_for(std::int64_t rows) {
-    std::size_t power = 0;
-    while ((std::int64_t(1) << power) < rows) ++power;
-    if (entries_.size() <= power) entries_.resize(power + 1);
-    auto& entry = entries_[power];
-    if (!entry) {
-      nn::PlanOptions options;
-      options.rows = std::int64_t(1) << power;
-      nn::Lowered lowered = nn::lower(*network_, options);
-      auto made = std::make_unique<Entry>();
-      made->workspace = lowered.workspace;
-      made->executable = network_->backend().compile(std::move(lowered.program));
-      entry = std::move(made);
-    }
-    return *entry;
-  }
-
-  std::shared_ptr<nn::Network> network_;
-  py::array parameters_;
-  std::vector<std::unique_ptr<Entry>> entries_;
-};
-
 // ---- from Python's dicts to the core's structs
 
 template <class T>
@@ -384,10 +276,6 @@ void add_network(py::module_& module) {
       .def("plan", &make_plan, "section"_a, "rows"_a, py::kw_only(), "training"_a = false,
            "loss"_a = py::none(), "metrics"_a = std::vector<std::string>{}, "update"_a = py::none(),
            "shuffle"_a = false, "labels"_a = false, "weighted"_a = false);
-
-  py::class_<Inference>(module, "Inference")
-      .def(py::init<std::shared_ptr<nn::Network>, py::array>())
-      .def("__call__", &Inference::call);
 }
 
 }  // namespace fastmlp::bindings

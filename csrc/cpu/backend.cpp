@@ -22,22 +22,34 @@ template <class T>
 class CpuExecutable : public Executable {
  public:
   explicit CpuExecutable(Program program) : program_(std::move(program)) {
-    for (const Record& record : program_.records)
+    for (const Record& record : program_.records) {
       steps_.push_back({execute_of<T>(record), &record});
+      if (const auto* product = std::get_if<MatMul>(&record)) {
+        operations_ += operations(*product, 0) * double(program_.replicas);
+        operations_per_row_ +=
+            (operations(*product, 1) - operations(*product, 0)) * double(program_.replicas);
+      }
+    }
   }
 
   void run(const Launch& launch) override {
-    if (!worth_asking(launch)) {
+    // The number of threads is asked for last: that is a call of the system.
+    const double work = operations_ + operations_per_row_ * double(launch.rows);
+    const int most = work < worth_barriers ? 1 : num_threads();
+    if (most == 1) {
       run_alone(launch);
       return;
     }
+    const double meetings = meet(launch.rows, most)->count;
     // In segments, so that the choice can follow a machine that gets busy or idle.
     Launch segment = launch;
     for (std::int64_t left = launch.repeat; left > 0; left -= segment.repeat) {
-      const TeamChoice::Plan plan = choice_.next();
+      const TeamChoice::Plan plan = choice_.next(most, work, meetings, left);
       segment.repeat = std::min(left, plan.steps);
+      const bool more = segment.repeat < left;
       const auto start = std::chrono::steady_clock::now();
-      const bool completed = plan.team ? run_with_team(segment) : run_alone(segment);
+      const bool completed =
+          plan.members > 1 ? run_with_team(segment, plan.members, more) : run_alone(segment);
       const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
       choice_.took(plan, elapsed.count() / double(segment.repeat));
       if (!completed) return;
@@ -47,15 +59,6 @@ class CpuExecutable : public Executable {
  private:
   // Below this many operations a step, meeting the others at every record cannot pay.
   static constexpr double worth_barriers = 5e5;
-
-  bool worth_asking(const Launch& launch) const {
-    if (num_threads() == 1) return false;
-    double work = 0;
-    for (const Record& record : program_.records)
-      if (const auto* product = std::get_if<MatMul>(&record))
-        work += operations(*product, launch.rows) * double(program_.replicas);
-    return work >= worth_barriers;
-  }
 
   bool run_alone(const Launch& launch) const {
     const FlushToZero flush;
@@ -67,8 +70,7 @@ class CpuExecutable : public Executable {
     return true;
   }
 
-  bool run_with_team(const Launch& launch) {
-    const int members = num_threads();
+  bool run_with_team(const Launch& launch, int members, bool more) {
     Barrier barrier(members);
     const std::shared_ptr<const Meetings> meetings = meet(launch.rows, members);
     struct Job {
@@ -87,7 +89,7 @@ class CpuExecutable : public Executable {
       const bool completed = j.self->work(run, j.before);
       if (member == 0) j.completed = completed;
     };
-    return run_on_team(members, body, &job) ? job.completed : run_alone(launch);
+    return run_on_team(members, body, &job, more) ? job.completed : run_alone(launch);
   }
 
   bool work(const Run& run, const std::vector<bool>& meet_before) const {
@@ -106,13 +108,16 @@ class CpuExecutable : public Executable {
     std::int64_t rows;
     int members;
     std::vector<bool> before;  // each record
+    double count;              // in a step
   };
 
   std::shared_ptr<const Meetings> meet(std::int64_t rows, int members) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!meetings_ || meetings_->rows != rows || meetings_->members != members)
-      meetings_ =
-          std::make_shared<Meetings>(Meetings{rows, members, barriers(program_, rows, members)});
+    if (!meetings_ || meetings_->rows != rows || meetings_->members != members) {
+      std::vector<bool> before = barriers(program_, rows, members);
+      const double count = 1 + double(std::count(before.begin(), before.end(), true));
+      meetings_ = std::make_shared<Meetings>(Meetings{rows, members, std::move(before), count});
+    }
     return meetings_;
   }
 
@@ -123,6 +128,7 @@ class CpuExecutable : public Executable {
 
   const Program program_;
   std::vector<Step> steps_;
+  double operations_ = 0, operations_per_row_ = 0;  // of a step's products
   TeamChoice choice_;
   std::mutex mutex_;
   std::shared_ptr<const Meetings> meetings_;  // the last

@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "cpu/quota.h"
+
 namespace fastmlp::cpu {
 
 // The name of the instruction set in use (features.h).
@@ -22,7 +24,8 @@ struct BlasInfo {
 // Opens the library if that has not been done (blas.h).
 const BlasInfo& blas_info();
 
-// How many threads a large job gets: at first, the CPUs that this process may run on.
+// How many threads a large job gets: at first, the CPUs that this process may keep busy, by its
+// affinity and its quota.
 int num_threads();
 void set_num_threads(int n);
 

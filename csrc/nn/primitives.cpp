@@ -1,5 +1,7 @@
 #include "nn/primitives.h"
 
+#include <algorithm>
+
 #include <string>
 #include <utility>
 
@@ -78,6 +80,13 @@ std::vector<Leading> leading_dimensions(const View& out, const View& a, const Vi
 
 }  // namespace
 
+int Call::number(void* buffer) {
+  const auto found = std::find(buffers.begin(), buffers.end(), buffer);
+  if (found != buffers.end()) return int(found - buffers.begin());
+  buffers.push_back(buffer);
+  return int(buffers.size()) - 1;
+}
+
 Operand Call::add(const char* operation, const char* name, const View& view) {
   std::int64_t cols = view.rank ? view.dim(0) : 1, rows = 1, row_stride = cols;
   for (int i = 0; i + 1 < view.rank; ++i) rows *= view.shape[i];
@@ -94,8 +103,7 @@ Operand Call::add(const char* operation, const char* name, const View& view) {
   }
   if (view.size() && (!fits || row_stride < cols))
     fail(operation, std::string(name) + " in row-major order", "other strides");
-  buffers.push_back(view.data);
-  return {int(buffers.size()) - 1, 0, rows, cols, row_stride, 0, view.dtype};
+  return {number(view.data), 0, rows, cols, row_stride, 0, view.dtype};
 }
 
 Call matmul(const View& out, const View& a, const View& b, bool transpose_a, bool transpose_b) {
@@ -222,18 +230,16 @@ Call dense_backward(const View& dx, const View& dkernel, const View& dbias, cons
   call.program.records.push_back(ActivationBackward{scratch, call.add(operation, "dy", dy),
                                                     call.add(operation, "y", y), activation});
   auto append = [&](Call part) {
-    const int shift = int(call.buffers.size());
     for (Record& record : part.program.records) {
       std::visit(
           [&](auto& r) {
             r.each([&](Operand& o) {
-              if (o) o.buffer += shift;
+              if (o) o.buffer = call.number(part.buffers[std::size_t(o.buffer)]);
             });
           },
           record);
       call.program.records.push_back(record);
     }
-    call.buffers.insert(call.buffers.end(), part.buffers.begin(), part.buffers.end());
   };
   append(matmul(dkernel, x, dz, true, false));
   append(matmul(dx, dz, kernel, false, true));

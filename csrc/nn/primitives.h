@@ -14,6 +14,8 @@ struct Call {
   std::vector<void*> buffers;
 
   explicit Call(DType dtype) { program.dtype = dtype; }
+  // The number of a buffer; one array has one number, so that a backend sees where records meet.
+  int number(void* buffer);
   // An array of any rank as an operand: the last dimension is columns, the one before it rows.
   Operand add(const char* operation, const char* name, const View& view);
 };

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -131,6 +130,8 @@ def lookup(
     plain = _plain(name)
     if plain in targets:
         return table[targets[plain]]
+    import difflib  # slow to import, and only needed for the words of an error
+
     nearest = difflib.get_close_matches(plain, targets, n=1)
     suggestion = f" (did you mean '{targets[nearest[0]]}'?)" if nearest else ""
     known = ", ".join(sorted(table))

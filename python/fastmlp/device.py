@@ -19,6 +19,7 @@ _MAX_RANK = 8  # of the core's views (csrc/core/view.h)
 
 StepState = _core.step_state_dtype
 Arguments = _core.Arguments
+FastCall = _core.FastCall
 Inference = _core.Inference
 Network = _core.Network
 Plan = _core.Plan
@@ -140,7 +141,8 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        From 1 to 1024. At first it is the number of CPUs that the process may run on.
+        From 1 to 1024. At first it is the number of CPUs that the process may keep busy: by its
+        affinity, and by the quota of its control groups, rounded down.
 
     Raises
     ------

@@ -61,9 +61,6 @@ class Engine:
         self._arguments = Arguments()
         self._arguments["parameters"] = self.parameters
         self._arguments["step_state"] = self.state
-        self._inference: Inference | None = None
-        if device.name == "cpu" and self.replicas == 1:
-            self._inference = Inference(self.network, self.parameters)
 
     # ---- arrays
 
@@ -139,9 +136,11 @@ class Engine:
 
     # ---- inference
 
-    def call(self, x: Any, out: Any) -> Any:
-        """Run the low-latency forward; return None where `x` or `out` must be converted first."""
-        return None if self._inference is None else self._inference(x, out)
+    def inference(self, row_shape: tuple[int, ...]) -> Inference | None:
+        """Return the low-latency forward; None where there is none."""
+        if self.device.name != "cpu" or self.replicas > 1:
+            return None
+        return Inference(self.network, self.parameters, row_shape)
 
     def infer(self, x: Array, chunk: int | None = None) -> Array:
         """Compute the outputs for x (n, features), `chunk` rows at a time."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +106,8 @@ def _by_name(metric: metrics.Metric) -> bool:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file such that it appears whole or not at all."""
+    import tempfile  # slow to import, and only needed for writing
+
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:

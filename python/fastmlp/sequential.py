@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -14,14 +13,20 @@ from fastmlp import device as devices
 from fastmlp import initializers, layers, losses, metrics, optimizers
 from fastmlp._config import check_integer
 from fastmlp.callbacks import Callback, History
-from fastmlp.device import Array
+from fastmlp.device import Array, FastCall
 from fastmlp.engine import Engine
 from fastmlp.layers import Input, Layer, Shape
 from fastmlp.training import Verbosity, evaluate, fit, train_on_batch
 
 
-class Sequential:
+class Sequential(FastCall):
     """A network whose layers follow one another.
+
+    ``model(x)`` computes the outputs with the least possible delay, and ``model(x, out=y)`` without
+    an allocation: into an array of the result's shape and the model's dtype, which it returns. `x`
+    has shape (n, ...) or that of one row, and the result (n, outputs) or (outputs,). It raises what
+    `predict` raises, and for an `out` that does not fit a TypeError or ValueError. Arrays that are
+    contiguous and of the model's dtype are not copied; many threads may call one model at once.
 
     Parameters
     ----------
@@ -67,6 +72,8 @@ class Sequential:
     >>> history = model.fit(x, y, batch_size=4, epochs=100, verbose=0)
     >>> model.predict(x).argmax(axis=1)
     array([0, 1, 1, 0])
+    >>> model(np.zeros(2, np.float32)).shape
+    (2,)
     """
 
     def __init__(
@@ -86,7 +93,7 @@ class Sequential:
         if precision is not None:
             raise ValueError(f"Sequential: device {device!r} has no precision {precision!r}")
         self._seed = (
-            secrets.randbits(32)
+            int.from_bytes(os.urandom(4), "little")
             if seed is None
             else check_integer("Sequential: seed", seed, at_least=0)
         )
@@ -161,6 +168,12 @@ class Sequential:
     def __repr__(self) -> str:
         inside = ", ".join(layer.label for layer in self._layers)
         return f"<Sequential [{inside}]>"
+
+    def __copy__(self) -> Sequential:
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._inference = self._inference  # of the base class, so not in the dictionary
+        return twin
 
     def __deepcopy__(self, memo: object) -> Sequential:
         """Return a copy with parameters, optimizer and random state of its own."""
@@ -297,6 +310,7 @@ class Sequential:
                 values = initializer(view.shape, str(self._dtype), seed=self._seed, stream=stream)
                 view[...] = self._device.xp.asarray(values)
         self._engine_or_none = engine
+        self._inference = engine.inference(shape)
         self._input_shape = shape
         for layer, before, after in zip(self._layers, shapes, shapes[1:], strict=False):
             layer.input_shape, layer.output_shape = before, after
@@ -326,7 +340,7 @@ class Sequential:
             for field in ("epoch", "forward"):
                 self._engine.state[field] = old.state[field]
         else:
-            self._engine_or_none = None
+            self._engine_or_none = self._inference = None
         if self.optimizer is not None:  # its moments were of the old parameters
             self.optimizer.moments = []
 
@@ -395,42 +409,8 @@ class Sequential:
 
     # ---- inference
 
-    def __call__(self, x: Any, *, out: Array | None = None) -> Any:
-        """Compute the outputs, with the least possible delay.
-
-        Parameters
-        ----------
-        x : array, shape (n, ...) or that of one row
-        out : array, optional
-            Where to put the result: of the model's dtype, and its shape.
-
-        Returns
-        -------
-        array, shape (n, outputs) or (outputs,)
-
-        Raises
-        ------
-        TypeError
-            If `x` is not of real numbers, or `out` has another dtype.
-        ValueError
-            If a shape does not fit, or `out` is read-only.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import fastmlp as fm
-        >>> model = fm.Sequential([fm.Input(3), fm.Dense(2)], seed=0)
-        >>> model(np.zeros(3, np.float32))
-        array([0., 0.], dtype=float32)
-        """
-        engine = self._engine_or_none
-        if engine is not None:
-            y = engine.call(x, out)
-            if y is not None:
-                return y
-        return self._call_slowly(x, out)
-
-    def _call_slowly(self, x: Any, out: Array | None) -> Any:
+    def _call(self, x: Any, *, out: Array | None = None) -> Any:
+        """Do what ``model(x)`` does, for whatever `FastCall` does not do by itself."""
         array = devices.real_array("Sequential", "x", x)
         single = self._single(array) or (not self.built and array.ndim == 1)
         rows = self._rows("Sequential", array[None] if single else array)

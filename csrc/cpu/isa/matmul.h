@@ -311,7 +311,7 @@ template <class T>
 void matmul(const Product<T>& p) {
   constexpr std::int64_t lanes = Vec<T>::lanes, columns = panel_columns<T>;
   constexpr std::int64_t chunk = matmul_panel<T>, most = matmul_rows<T>;
-  if (p.m <= 2 && p.n > columns && !p.transpose_b) {
+  if (p.m <= few_rows_most && !p.transpose_b) {
     few_rows(p);
     finish(p, 0, 0, p.m, p.n);
     return;
