@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from bench import __main__ as bench
-from bench import floor, measure, readme, report, suite
+from bench import ablation, floor, kernels, landscape, measure, readme, report, suite, untuned
 from bench.__main__ import parse
 from bench.floor import Floor
 from bench.sides import OURS, PEERS, SIDES, Entry, missing, side_class
@@ -295,6 +296,38 @@ def test_figures_are_quoted_from_results(record: report.Record, tmp_path: Path) 
     assert readme.filled(filled, "en", tmp_path) == filled
 
 
+def test_other_figures_are_sentences_and_a_table(tmp_path: Path) -> None:
+    epoch = report.record(
+        STANDARD["B"],
+        Task("epoch", 60_000),
+        [measure.Timing("fastmlp", 2, (0.25,)), measure.Timing("NumPy", 1, (1.0,))],
+        None,
+    )
+    cells = [{"width": 8, "batch": 1, "fraction": 0.5}, {"width": 8, "batch": 2, "fraction": 0.7}]
+    networks = [
+        {"best_peer": 0.9, "missed": ["slower than the best peer"]},
+        {"best_peer": 1.2, "missed": []},
+    ]
+    steps = {label: 2.0 for label, _, _ in ablation.VARIANTS} | {"one thread": 4.0}
+    results = {
+        "epoch": {"records": [epoch]},
+        "landscape": {"records": cells, "steepest": 1.4},
+        "untuned": {"records": networks},
+        "ablation": {"records": [{"workload": "A", "microseconds": steps}]},
+    }
+    for name, result in results.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    views = "".join(f"<!-- bench: {name}.json {name} -->\n<!-- /bench -->\n" for name in results)
+    filled = readme.filled(views, "en", tmp_path)
+    assert "784-128-10, batch 32, 60,000 rows: fastmlp 0.25 s, NumPy 1.00 s." in filled
+    assert "50% to 70% of the floor over 2 sizes; at most 1.4 times between neighbours." in filled
+    assert (
+        "1 of 2 random networks reach the goals; the least ratio to the best peer is 0.9." in filled
+    )
+    assert "| everything on, µs | 2.00 |\n| one thread | 2.00× |" in filled
+    assert readme.filled(views, "ko", tmp_path).count("fastmlp 0.25") == 1
+
+
 def test_the_readmes_quote_the_committed_results() -> None:
     assert readme.stale() == []
 
@@ -329,3 +362,102 @@ def test_a_failing_side_tells_why() -> None:
             worker.call("reset")
     finally:
         worker.close()
+
+
+def test_kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "kernels.json"
+    arguments = "--match D3 --quick --threads 1 --peers NumPy --dtypes float64 --json"
+    assert kernels.main([*arguments.split(), str(path)]) == 0
+    names = ["D3 forward", "D3 kernel gradient", "D3 input gradient"]
+    assert [record["name"] for record in written(path)] == names
+    assert all("GFLOP/s" in line for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("library", ["NumPy", "PyTorch"])
+def test_libraries_have_the_same_kernels(library: str) -> None:
+    if package := missing(library):
+        pytest.skip(f"{package} is not installed")
+    with ExitStack() as stack:
+        ours, theirs = (
+            stack.enter_context(closing(Worker(name, 1, partial(kernels.KERNELS[name], 1))))
+            for name in (OURS, library)
+        )
+        for dtype, tolerance in (("float32", 1e-5), ("float64", 1e-12)):
+            cases = [case._replace(shape=(5, 7)) for case in kernels.elementwise(dtype)]
+            cases += [case._replace(shape=(3, 4, 5)) for case in kernels.products(dtype)]
+            for case in set(cases):
+                outputs = []
+                for worker in (ours, theirs):
+                    worker.call("load", case)
+                    outputs.append(worker.call("output"))
+                np.testing.assert_allclose(*outputs, tolerance, tolerance, err_msg=case.name)
+
+
+def test_landscape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "landscape.json"
+    arguments = "--widths 8 17 --batches 1 4 --rounds 1 --threads 1 --json"
+    landscape.main([*arguments.split(), str(path)])
+    cells = [(record["width"], record["batch"]) for record in written(path)]
+    assert cells == [(8, 1), (8, 4), (17, 1), (17, 4)]
+    assert "steepest step" in capsys.readouterr().out
+
+
+def test_the_steepest_step_is_between_neighbours() -> None:
+    fractions = {(8, 1): 0.1, (8, 2): 0.2, (8, 4): 0.8, (16, 1): 0.5, (16, 2): 0.5}
+    assert landscape.steepest(fractions) == (pytest.approx(5), (16, 1), (8, 1))
+    assert landscape.table(fractions).splitlines()[1:] == [
+        "    8   10%   20%   80%",
+        "   16   50%   50%     -",
+    ]
+
+
+def test_a_heat_map_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "map.png"
+    landscape.plot({(8, 1): 0.1, (8, 2): 0.2, (16, 1): 0.9}, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_untuned_networks_are_drawn_from_everything() -> None:
+    networks = untuned.networks(40, seed=0)
+    assert networks == untuned.networks(40, seed=0)
+    assert {w.activation for w in networks} == set(ACTIVATIONS)
+    assert {w.loss for w in networks} == set(LOSSES)
+    assert all(1 <= n <= 3000 for w in networks for n in w.dims)
+    assert {1, 12} <= {len(w.layers) for w in untuned.networks(200, seed=0)} <= set(range(1, 13))
+    assert all(1 <= w.batch <= 4096 for w in networks)
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "fraction", "peer", "missed"),
+    [
+        (10, 0.1, 1.1, []),
+        (10, 0.1, 0.9, ["slower than the best peer"]),
+        (100, 0.5, None, ["below 60% of the floor"]),
+        (100, 0.7, None, []),
+        (2000, 0.7, 1.5, ["below 75% of the floor"]),
+    ],
+)
+def test_goals_of_untuned_networks(
+    microseconds: float, fraction: float, peer: float | None, missed: list[str]
+) -> None:
+    floor = {"microseconds": microseconds, "fraction": fraction}
+    assert untuned.shortfalls({"best_peer": peer, "floor": floor}) == missed
+
+
+def test_untuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untuned, "_WIDEST", 20)
+    monkeypatch.setattr(untuned, "_LARGEST_BATCH", 20)
+    path = tmp_path / "untuned.json"
+    untuned.main(
+        ["--count", "2", "--quick", "--peers", "NumPy", "--threads", "1", "--json", str(path)]
+    )
+    assert [record["workload"] for record in written(path)] == ["0", "1"]
+
+
+def test_ablation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ablation.json"
+    assert ablation.main(["E", "--quick", "--threads", "1", "--json", str(path)]) == 0
+    labels = [label for label, _, _ in ablation.VARIANTS]
+    assert list(written(path)[0]["microseconds"]) == labels
+    assert len(capsys.readouterr().out.splitlines()) == len(labels) + 2
