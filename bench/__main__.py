@@ -14,7 +14,7 @@ import fastmlp as fm
 from . import report, suite
 from .measure import DisagreementError
 from .sides import OURS, PEERS, SIDES, missing
-from .worker import UNSET
+from .worker import UNSET, WorkerError
 from .workloads import ACTIVATIONS, LOSSES, STANDARD, Workload
 
 TASKS = ["train", "infer", "epoch"]
@@ -88,11 +88,11 @@ def peers(chosen: Sequence[str] | None, *, slow: bool) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; return 1 if some sides disagree."""
+    """Run what the command line asks for; return 1 if a side fails or disagrees."""
     options = parse(arguments)
     names = [OURS, *peers(options.peers, slow=options.effort is suite.FULL)]
     records: list[report.Record] = []
-    disagreements = 0
+    failures = 0
 
     print(f"microseconds, median ±half the quartiles' distance (threads)\n{report.header(names)}")
     with closing(suite.Suite(names, options.threads)) as sides:
@@ -103,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for record in sides.measure(workload, tasks, options.effort):
                     records.append(record)
                     print(report.line(record, names), flush=True)
-            except DisagreementError as error:
+            except (DisagreementError, WorkerError) as error:
                 print(error)
-                disagreements += 1
+                failures += 1
         machine = report.machine(options.threads, sides.descriptions)
 
     print(machine["processor"])
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.write(options.json, machine, quick=options.effort != suite.FULL, records=records)
     if options.plot and records:
         report.plot(records, options.plot)
-    return 1 if disagreements else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from . import report, suite
 from .__main__ import peers
 from .measure import DisagreementError
 from .sides import OURS, PEERS
+from .worker import WorkerError
 from .workloads import ACTIVATIONS, LOSSES, Workload
 
 _PEERS = ["PyTorch", "JAX", "NumPy"]
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [OURS, *peers(options.peers, slow=False)]
     effort = suite.SHORT if options.quick else suite.QUICK
     records: list[report.Record] = []
-    disagreements = 0
+    failures = 0
     print(report.header(names))
     with closing(suite.Suite(names, options.threads)) as sides:
         for workload in networks(options.count, options.seed):
@@ -97,16 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     missed = shortfalls(record)
                     records.append(record | {"missed": missed})
                     print(report.line(record, names), *missed, sep="  ", flush=True)
-            except DisagreementError as error:
+            except (DisagreementError, WorkerError) as error:
                 print(error)
-                disagreements += 1
+                failures += 1
         machine = report.machine(options.threads, sides.descriptions)
 
     missing = [record for record in records if record["missed"]]
     print(f"{len(records) - len(missing)} of {options.count} reach the goals")
     if options.json:
         report.write(options.json, machine, seed=options.seed, records=records)
-    return 1 if missing or disagreements else 0
+    return 1 if missing or failures else 0
 
 
 if __name__ == "__main__":

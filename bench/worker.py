@@ -203,12 +203,17 @@ def environment(threads: int, variables: Mapping[str, str]) -> Iterator[None]:
 def _serve(pipe: Connection, serve: Callable[[], Any]) -> None:
     try:
         served = serve()
-        while True:
-            try:
-                method, args = pipe.recv()
-            except EOFError:
-                return
-            pipe.send(getattr(served, method)(*args))
     except Exception:
         pipe.send(WorkerError(traceback.format_exc()))
         pipe.poll(None)  # until the parent has written its next call, or gone: it reads this first
+        return
+    while True:
+        try:
+            method, args = pipe.recv()
+        except EOFError:
+            return
+        try:
+            result = getattr(served, method)(*args)
+        except Exception:  # the next workload may do
+            result = WorkerError(traceback.format_exc())
+        pipe.send(result)

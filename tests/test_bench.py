@@ -360,6 +360,8 @@ def test_a_failing_side_tells_why() -> None:
     try:
         with pytest.raises(WorkerError, match="(?s)NumPy, 1 threads: .*no workload"):
             worker.call("reset")
+        worker.load(Workload("own", (2, 3, 1), 4, loss="mse"), 8)  # it goes on
+        assert len(worker.call("losses", 2)) == 2
     finally:
         worker.close()
 
