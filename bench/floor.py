@@ -5,7 +5,7 @@ Waterman, Patterson 2009, doi:10.1145/1498765.1498785, with its parts one after 
 
 The FLOPs are those of the matrix products with their rows filled up to whole vectors; elementwise
 work is activations, their derivatives and the loss, at the rates of `fastmlp.kernels` on arrays in
-the first cache; bytes are Adam's 28 a parameter and those of the activations. The *simple floor*,
+a core's own cache; bytes are Adam's 28 a parameter and those of the activations. The *simple floor*,
 which leaves out padding, elementwise work and activations, is also there.
 """
 
@@ -33,7 +33,8 @@ _SAMPLES = 5
 
 _LANES = {"avx512": 16, "avx2": 8}  # floats in a vector; 4 elsewhere
 # Elements of the two arrays whose difference in time is that of elements alone, not of the call.
-_FEW, _MANY = 512, 2048
+_FEW, _MANY = 512, 8192
+_TURNS = 100  # of both, so that each has a quiet moment
 
 
 @dataclass(frozen=True)
@@ -150,16 +151,15 @@ def _seconds(long: Callable[[], object], short: Callable[[], object], elements: 
     threads = fm.get_num_threads()
     fm.set_num_threads(1)
     try:
-        return max(0.0, _least(long) - _least(short)) / elements
+        times = [(_time(long), _time(short)) for _ in range(_TURNS)]
     finally:
         fm.set_num_threads(threads)
+    least_long, least_short = (min(column) for column in zip(*times))
+    return max(0.0, least_long - least_short) / elements
 
 
-def _least(call: Callable[[], object], samples: int = 100, calls: int = 5) -> float:
-    times = []
-    for _ in range(samples):
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        times.append((time.perf_counter() - start) / calls)
-    return min(times)
+def _time(call: Callable[[], object], calls: int = 5) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls
