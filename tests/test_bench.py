@@ -211,10 +211,10 @@ def test_the_floor_counts_whole_vectors_activations_and_elementwise_work() -> No
 
 def test_rates_are_measured() -> None:
     before = fm.get_num_threads()
-    assert floor.activation_seconds("identity") == 0
+    assert floor.activation_seconds("relu") == 0
     # Not negative, where a busy machine makes it nothing.
     assert 0 <= floor.activation_seconds("tanh") < 1e-6
-    assert 0 <= floor.loss_seconds("cross_entropy", 10) < 1e-6
+    assert 0 <= floor.loss_seconds("cross_entropy") < 1e-6
     assert fm.get_num_threads() == before
     least = floor.measure(STANDARD["D"], threads=1, samples=1)
     assert least.seconds(STANDARD["D"]) > least.simple(STANDARD["D"]) > 0
