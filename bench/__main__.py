@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import fastmlp as fm
-from bench import floor, report
-from bench.measure import DisagreementError, check, interleave
-from bench.sides import OURS, PEERS, missing
-from bench.worker import UNSET, Task, Worker
-from bench.workloads import ACTIVATIONS, LOSSES, MANY_ROWS, STANDARD, Workload
 
-TASKS = ["train", "infer"]
+from . import report, suite
+from .measure import DisagreementError
+from .sides import OURS, PEERS, SIDES, missing
+from .worker import UNSET, WorkerError
+from .workloads import ACTIVATIONS, LOSSES, STANDARD, Workload
+
+TASKS = ["train", "infer", "epoch"]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Times a training step and an inference of fastmlp and its peers side by side.",
+        description="Times training and inference of fastmlp and its peers side by side.",
         epilog="workloads: " + "; ".join(f"{w.name}: {w.text}" for w in STANDARD.values()),
     )
     parser.add_argument("workloads", nargs="*", help="letters, such as A or ABC; all by default")
@@ -32,14 +32,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="with --dims (default: 32)")
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="with --dims")
     parser.add_argument("--loss", choices=LOSSES, default="cross_entropy", help="with --dims")
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, help="default: all that are installed")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASKS, help="default: train and infer; epoch with B"
+    )
     parser.add_argument("--threads", type=int, default=fm.get_num_threads(), help="the most")
     parser.add_argument("--rounds", type=int, help="of timing (default: 7; 3 with --quick)")
     parser.add_argument("--quick", action="store_true", help="less data, fewer and shorter rounds")
+    parser.add_argument("--short", action="store_true", help="still less: one row, no 4,096")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args(arguments)
+    options.effort = suite.SHORT if options.short else suite.QUICK if options.quick else suite.FULL
+    if options.rounds:
+        options.effort = options.effort._replace(rounds=options.rounds)
     try:
         options.workloads = _workloads(options)
     except ValueError as error:
@@ -60,78 +66,55 @@ def _workloads(options: argparse.Namespace) -> list[Workload]:
     return chosen or list(STANDARD.values())
 
 
-def measure(
-    workload: Workload, sides: dict[str, str], options: argparse.Namespace
-) -> Iterator[report.Record]:
-    """Check one workload, then time it, task by task.
+def peers(chosen: Sequence[str] | None, *, slow: bool) -> list[str]:
+    """Return those of the chosen peers that can run here, and print why others cannot.
 
     Parameters
     ----------
-    workload : Workload
-    sides : dict of str
-        The sides by name; gets each one's description.
-    options : Namespace
-        From `parse`.
-
-    Raises
-    ------
-    DisagreementError
-        If the sides do not compute the same.
+    chosen : sequence of str or None
+        None for all.
+    slow : bool
+        Whether all means also what compiles for minutes.
     """
-    rows = workload.rows(0.1 if options.quick else 1.0)
-    rounds = options.rounds or (3 if options.quick else 7)
-    budget = 0.1 if options.quick else 0.5
-    tasks = [Task("train", workload.batch), Task("infer", 1), Task("infer", MANY_ROWS)]
-    tasks = [task for task in tasks if task.kind in options.tasks]
-    with ExitStack() as stack:
-        workers = [
-            stack.enter_context(closing(Worker(side, workload, rows, threads)))
-            for side in sides
-            for threads in ([options.threads] if side == OURS else sorted({1, options.threads}))
-        ]
-        sides |= {worker.side: worker.call("describe") for worker in workers}
-        agreement = check(workers, tasks)
-        print("; ".join(f"{what} agree to {error:.0e}" for what, error in agreement.items()))
-        for task in tasks:
-            training = task.kind == "train"
-            least = floor.measure(workload, options.threads) if training else None
-            steps = rows // workload.batch if training else 1
-            timings = interleave(workers, task, steps, rounds, budget)
-            yield report.record(workload, task, timings, least) | {"agreement": agreement}
-
-
-def main() -> int:
-    """Run what the command line asks for; return 1 if some sides disagree."""
-    options = parse()
-    lacking = {peer: package for peer in options.peers if (package := missing(peer))}
-    for peer, package in lacking.items():
-        print(f"{peer} is left out: {package} is not installed")
+    names = PEERS if chosen is None else chosen
+    if chosen is None and not slow:
+        names = [name for name in names if not SIDES[name].compiles]
+    lacking = {name: package for name in names if (package := missing(name))}
+    for name, package in lacking.items():
+        print(f"{name} is left out: {package} is not installed")
     for name in UNSET & os.environ.keys():
         print(f"{name}={os.environ[name]} is not passed on, since it slows OpenBLAS down")
-    names = [OURS, *(peer for peer in options.peers if peer not in lacking)]
-    sides = dict.fromkeys(names, "")
+    return [name for name in names if name not in lacking]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; return 1 if a side fails or disagrees."""
+    options = parse(arguments)
+    names = [OURS, *peers(options.peers, slow=options.effort is suite.FULL)]
     records: list[report.Record] = []
-    disagreements = 0
+    failures = 0
 
     print(f"microseconds, median ±half the quartiles' distance (threads)\n{report.header(names)}")
-    for workload in options.workloads:
-        print(f"{workload.name:4}{workload.text}: ", end="", flush=True)
-        try:
-            for record in measure(workload, sides, options):
-                records.append(record)
-                print(report.line(record, names), flush=True)
-        except DisagreementError as error:
-            print(error)
-            disagreements += 1
+    with closing(suite.Suite(names, options.threads)) as sides:
+        for workload in options.workloads:
+            print(f"{workload.name:4}{workload.text}: ", end="", flush=True)
+            tasks = suite.tasks(workload, options.tasks or workload.tasks, options.effort)
+            try:
+                for record in sides.measure(workload, tasks, options.effort):
+                    records.append(record)
+                    print(report.line(record, names), flush=True)
+            except (DisagreementError, WorkerError) as error:
+                print(error)
+                failures += 1
+        machine = report.machine(options.threads, sides.descriptions)
 
-    machine = report.machine(options.threads, sides)
-    print("\n".join([machine["processor"], *(f"{name} {text}" for name, text in sides.items())]))
+    print(machine["processor"])
+    print("\n".join(f"{name} {text}" for name, text in machine["sides"].items() if text))
     if options.json:
-        result = {"machine": machine, "quick": options.quick, "records": records}
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        report.write(options.json, machine, quick=options.effort != suite.FULL, records=records)
     if options.plot and records:
         report.plot(records, options.plot)
-    return 1 if disagreements else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

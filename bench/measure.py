@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bench.worker import Task
-from bench.workloads import Array
+from .worker import Task
+from .workloads import Array
 
 STEPS_CHECKED = 10
 TOLERANCE = 1e-4  # relative, in float32
@@ -26,8 +26,9 @@ class Timed(Protocol):
     side: str
     threads: int
 
+    def can(self, task: Any) -> bool: ...
     def call(self, method: str, *args: Any) -> Any: ...
-    def elapsed(self, task: Task, repeats: int) -> float: ...
+    def elapsed(self, task: Any, repeats: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Timing:
 
 
 def check(workers: Sequence[Timed], tasks: Sequence[Task]) -> dict[str, float]:
-    """Compare the sides' losses over ten steps and their outputs.
+    """Compare the sides' losses over ten steps and their outputs, each where it can do the task.
 
     Returns
     -------
@@ -68,10 +69,13 @@ def check(workers: Sequence[Timed], tasks: Sequence[Task]) -> dict[str, float]:
         worker.call("reset")
     for task in tasks:
         if task.kind == "infer":
-            outputs = {_label(w): w.call("outputs", task.rows) for w in workers}
+            outputs = {_label(w): w.call("outputs", task.rows) for w in workers if w.can(task)}
             found[task.text] = agree(f"outputs, {task.rows} rows", outputs, relative_to_all=True)
-    losses = {_label(w): np.array(w.call("losses", STEPS_CHECKED)) for w in workers}
-    found["losses"] = agree(f"losses of {STEPS_CHECKED} steps", losses)
+    training = [task for task in tasks if task.kind != "infer"]
+    if training:
+        able = [w for w in workers if w.can(training[0])]
+        losses = {_label(w): np.array(w.call("losses", STEPS_CHECKED)) for w in able}
+        found["losses"] = agree(f"losses of {STEPS_CHECKED} steps", losses)
     return found
 
 
@@ -106,12 +110,13 @@ def agree(what: str, results: Mapping[str, Array], *, relative_to_all: bool = Fa
 
 
 def interleave(
-    workers: Sequence[Timed], task: Task, steps: int, rounds: int, budget: float
+    workers: Sequence[Timed], task: Any, steps: int, rounds: int, budget: float
 ) -> list[Timing]:
-    """Time every worker in each round, each for about `budget` seconds.
+    """Time every worker that can do the task in each round, each for about `budget` seconds.
 
     A repeat of the task is an epoch of so many steps, or `steps` = 1 call.
     """
+    workers = [worker for worker in workers if worker.can(task)]
     repeats = [_repeats(worker, task, budget) for worker in workers]
     seconds: list[list[float]] = [[] for _ in workers]
     for _ in range(rounds):
@@ -133,7 +138,7 @@ def _label(worker: Timed) -> str:
     return f"{worker.side} ({worker.threads} threads)"
 
 
-def _repeats(worker: Timed, task: Task, budget: float) -> int:
+def _repeats(worker: Timed, task: Any, budget: float) -> int:
     """Return how many epochs or calls take about `budget` seconds; this also warms the side up."""
     repeats = 1
     while (elapsed := worker.elapsed(task, repeats)) < budget / 4:

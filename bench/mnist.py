@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 import fastmlp as fm
-from bench import report
-from bench.sides import OURS, missing, side_class
-from bench.workloads import Array, Workload
+
+from . import report
+from .sides import OURS, missing, side_class
+from .workloads import Array, Workload
 
 _TRAIN = 8_000
 _ALLOWED = 0.005  # of accuracy: half a point

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from bench.floor import Floor
-from bench.measure import Timing, best
-from bench.sides import OURS
-from bench.worker import Task
-from bench.workloads import Workload
+from .floor import Floor
+from .measure import Timing, best
+from .sides import OURS
+from .worker import Task
+from .workloads import Workload
 
 Record = dict[str, Any]
 
@@ -36,6 +37,12 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs"
+
+
+def write(path: Path, machine: Record, **content: Any) -> None:
+    """Write results as JSON, the machine first."""
+    text = json.dumps({"machine": machine} | content, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def record(
@@ -70,6 +77,7 @@ def _floor(floor: Floor, workload: Workload, ours: float) -> Record:
     return {
         "microseconds": seconds * 1e6,
         "fraction": seconds / ours,
+        "simple_microseconds": floor.simple(workload) * 1e6,
         "gigaflops_per_core": floor.peak / 1e9,
         "gigabytes_per_second": floor.bandwidth / 1e9,
     }
@@ -83,30 +91,31 @@ def number(microseconds: float) -> str:
 
 def header(sides: Sequence[str]) -> str:
     """Return the first line of the table. Times are microseconds."""
-    cells = [f"{'':4}{'task':16}{'floor':>9}{OURS:>16}{'of floor':>9}"]
-    cells += [f"{side:>18}{'ratio':>7}" for side in sides if side != OURS]
+    cells = [f"{'':4}{'task':20}{'simple':>9}{'floor':>9}{OURS:>17}{'of floor':>9}"]
+    cells += [f"{side:>21}" for side in sides if side != OURS]
     return "".join(cells) + f"{'best peer':>11}"
 
 
 def line(record: Record, sides: Sequence[str]) -> str:
-    """Return the line of a record: time, spread, (threads), and how many times fastmlp's it is."""
+    """Return the line of a record: time, spread, (threads); peers' times in times of fastmlp's."""
     floor = record["floor"]
-    least, fraction = "--"
+    simple = least = fraction = "-"
     if floor:
-        least, fraction = number(floor["microseconds"]), f"{floor['fraction']:.0%}"
-    cells = [f"{'':4}{record['task']:16}{least:>9}"]
-    cells += [f"{_time(record['sides'][OURS]):>16}{fraction:>9}"]
-    cells += [
-        f"{_time(record['sides'][side]):>18}{record['ratios'][side]:>6.2f}x"
-        for side in sides
-        if side != OURS
-    ]
+        simple, least = (number(floor[key]) for key in ("simple_microseconds", "microseconds"))
+        fraction = f"{floor['fraction']:.0%}"
+    ours = record["sides"][OURS]
+    time = f"{number(ours['microseconds'])} ±{ours['spread']:.0%} ({ours['threads']})"
+    cells = [f"{'':4}{record['task']:20}{simple:>9}{least:>9}{time:>17}{fraction:>9}"]
+    cells += [f"{_peer(record, side):>21}" for side in sides if side != OURS]
     ratio = record["best_peer"]
     return "".join(cells) + (f"{ratio:>10.2f}x" if ratio else f"{'-':>11}")
 
 
-def _time(side: Record) -> str:
-    return f"{number(side['microseconds'])} ±{side['spread']:.0%} ({side['threads']})"
+def _peer(record: Record, side: str) -> str:
+    if side not in record["sides"]:
+        return "-"
+    peer = record["sides"][side]
+    return f"{number(peer['microseconds'])} ({peer['threads']}) {record['ratios'][side]:.2f}x"
 
 
 def plot(records: Sequence[Record], path: Path) -> None:
@@ -114,21 +123,22 @@ def plot(records: Sequence[Record], path: Path) -> None:
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(record["task"] for record in records))
-    figure = Figure(figsize=(9, 3.2 * len(tasks)), layout="constrained")
+    figure = Figure(figsize=(11, 3.2 * len(tasks)), layout="constrained")
     for axes, task in zip(figure.subplots(len(tasks), squeeze=False)[:, 0], tasks):
         _panel(axes, task, [record for record in records if record["task"] == task])
     figure.savefig(path, dpi=150)
 
 
 def _panel(axes: Any, task: str, records: Sequence[Record]) -> None:
-    sides = list(records[0]["sides"])
+    sides = list(dict.fromkeys(side for record in records for side in record["sides"]))
     width = 0.8 / len(sides)
     for i, side in enumerate(sides):
-        places = [group + (i - (len(sides) - 1) / 2) * width for group in range(len(records))]
-        times = [record["sides"][side]["microseconds"] for record in records]
+        groups = [group for group, record in enumerate(records) if side in record["sides"]]
+        places = [group + (i - (len(sides) - 1) / 2) * width for group in groups]
+        times = [records[group]["sides"][side]["microseconds"] for group in groups]
         axes.bar(places, times, width, label=side)
         for place, time in zip(places, times):
-            axes.annotate(number(time), (place, time), ha="center", va="bottom", fontsize=6)
+            axes.annotate(number(time), (place, time), ha="center", va="bottom", fontsize=4)
     for group, record in enumerate(records):
         if record["floor"]:
             axes.hlines(record["floor"]["microseconds"], group - 0.4, group + 0.4, "black", "--")
@@ -136,4 +146,4 @@ def _panel(axes: Any, task: str, records: Sequence[Record]) -> None:
     axes.set_xticks(range(len(records)), labels, fontsize=7)
     axes.set(yscale="log", ylabel="microseconds", title=task)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=7, ncols=2)

@@ -6,25 +6,33 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from bench.sides import Side, side_class
-from bench.workloads import Array, Workload
+from .sides import SIDES, Side, side_class
+from .workloads import Array, Workload
 
 # What would slow OpenBLAS down, for NumPy and for fastmlp alike.
 UNSET = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
-THREAD_COUNTS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_COUNTS = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NPROC",  # of XLA's pool of threads
+)
+# JAX looks for no other device; torch.compile starts no pool of compilers in a worker.
+FIXED = {"JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+ONE_THREAD_OF_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 # Libraries' threads go on spinning for a while after their work.
 _PAUSE = 0.05
 
 
 class Task(NamedTuple):
-    """Something that is timed: training, or inference on a number of rows."""
+    """Something that is timed: a training step, an epoch, or inference on a number of rows."""
 
     kind: str
     rows: int
@@ -32,45 +40,140 @@ class Task(NamedTuple):
     @property
     def text(self) -> str:
         """For tables."""
-        return "training step" if self.kind == "train" else f"inference, {self.rows}"
+        if self.kind == "train":
+            return "training step"
+        return f"epoch, {self.rows:,} rows" if self.kind == "epoch" else f"inference, {self.rows}"
 
 
 class WorkerError(RuntimeError):
     """A side raised an exception; the text is its traceback."""
 
 
-class Worker:
-    """One side at one number of threads. Only one worker should work at a time.
+class Session:
+    """What a worker's process serves: one side, with one workload after another.
 
-    Attributes
+    Parameters
     ----------
     side : str
     threads : int
     """
 
-    def __init__(self, side: str, workload: Workload, rows: int, threads: int) -> None:
-        self.side, self.threads = side, threads
+    def __init__(self, side: str, threads: int) -> None:
+        self._class, self._threads = side_class(side), threads
+        self._side: Side | None = None
+
+    @property
+    def side(self) -> Side:
+        """The side, with the workload that was loaded last."""
+        if self._side is None:
+            raise RuntimeError("no workload has been loaded")
+        return self._side
+
+    def load(self, workload: Workload, rows: int) -> None:
+        """Prepare the side for a workload with an epoch of so many rows."""
+        self._side = None  # before the next one's memory is taken
+        self._side = self._class(workload, workload.data(rows), workload.weights, self._threads)
+
+    def describe(self) -> str:
+        """Return the side's version, and what decides about its speed."""
+        return self.side.describe()
+
+    def reset(self) -> None:
+        """Go back to the initial weights and a new optimizer."""
+        self.side.reset()
+
+    def losses(self, steps: int) -> list[float]:
+        """Make steps on the first batches in order; return the loss before each."""
+        return self.side.losses(steps)
+
+    def outputs(self, rows: int) -> Array:
+        """Return the outputs for the first rows."""
+        return self.side.infer(self.side.data[0][:rows])
+
+    def elapsed(self, task: Task, repeats: int) -> float:
+        """Time so many epochs, from the initial weights, or calls."""
+        if task.kind == "infer":
+            x = self.side.data[0][: task.rows]
+            start = time.perf_counter()
+            self.side.infer(x, repeats)
+        else:
+            self.side.reset()
+            start = time.perf_counter()
+            self.side.train(repeats)
+        return time.perf_counter() - start
+
+
+class Worker:
+    """A process that serves one object's methods. Only one worker should work at a time.
+
+    Parameters
+    ----------
+    name : str
+        Of the side, for messages and tables.
+    threads : int
+    serve : callable
+        Makes the object, in the process; a class or function of a module, or a `partial` of one.
+    variables : mapping of str, optional
+        More of its environment.
+
+    Attributes
+    ----------
+    side : str
+    threads : int
+    workload : Workload or None
+        That its side has loaded.
+    """
+
+    workload: Workload | None = None
+
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        serve: Callable[[], Any],
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.side, self.threads = name, threads
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, side, workload, rows, threads), daemon=True
-        )
-        with environment(threads):
+        self._process = context.Process(target=_serve, args=(theirs, serve), daemon=True)
+        with environment(threads, variables or {}):
             self._process.start()
         theirs.close()
 
+    @classmethod
+    def of(cls, side: str, threads: int, variables: Mapping[str, str] | None = None) -> Worker:
+        """Return the worker of one side."""
+        return cls(side, threads, partial(Session, side, threads), variables)
+
+    def load(self, workload: Workload, rows: int) -> None:
+        """Give the side its next workload, with an epoch of so many rows."""
+        self.workload = workload
+        self.call("load", workload, rows)
+
+    def can(self, task: Any) -> bool:
+        """Return whether the side can do a task of its workload; other objects can do theirs."""
+        if not isinstance(task, Task) or self.workload is None:
+            return True
+        return SIDES[self.side].can(self.workload, task.kind, task.rows)
+
     def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the side; the first waits until it is ready."""
-        self._pipe.send((method, args))
-        result = self._pipe.recv()
+        """Call a method of the object; the first call waits until it is ready."""
+        try:
+            self._pipe.send((method, args))
+            result = self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(1)
+            result = WorkerError(f"its process ended with status {self._process.exitcode}")
         if isinstance(result, WorkerError):
             raise WorkerError(f"{self.side}, {self.threads} threads: {result}")
         return result
 
-    def elapsed(self, task: Task, repeats: int) -> float:
-        """Return how many seconds so many epochs or calls take."""
+    def elapsed(self, task: Any, repeats: int) -> float:
+        """Return how many seconds so many repeats of the task take."""
         result = self.call("elapsed", task, repeats)
-        time.sleep(_PAUSE)
+        if self.threads > 1:
+            time.sleep(_PAUSE)
         return float(result)
 
     def close(self) -> None:
@@ -81,12 +184,15 @@ class Worker:
 
 
 @contextmanager
-def environment(threads: int) -> Iterator[None]:
+def environment(threads: int, variables: Mapping[str, str]) -> Iterator[None]:
     """Set what a child process inherits: the number of threads, and no slower OpenBLAS."""
     before = dict(os.environ)
     for name in UNSET:
         os.environ.pop(name, None)
-    os.environ.update(dict.fromkeys(THREAD_COUNTS, str(threads)))
+    os.environ.update(dict.fromkeys(THREAD_COUNTS, str(threads)) | FIXED)
+    if threads == 1:
+        os.environ["XLA_FLAGS"] = ONE_THREAD_OF_XLA
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -94,34 +200,20 @@ def environment(threads: int) -> Iterator[None]:
         os.environ.update(before)
 
 
-def elapsed(side: Side, task: Task, repeats: int) -> float:
-    """Time so many epochs, from the initial weights, or calls."""
-    if task.kind == "train":
-        side.reset()
-        start = time.perf_counter()
-        side.train(repeats)
-    else:
-        x = side.data[0][: task.rows]
-        start = time.perf_counter()
-        side.infer(x, repeats)
-    return time.perf_counter() - start
-
-
-def outputs(side: Side, rows: int) -> Array:
-    """Return the outputs for the first rows."""
-    return side.infer(side.data[0][:rows])
-
-
-def _serve(pipe: Connection, name: str, workload: Workload, rows: int, threads: int) -> None:
+def _serve(pipe: Connection, serve: Callable[[], Any]) -> None:
     try:
-        side = side_class(name)(workload, workload.data(rows), workload.weights, threads)
-        functions = {f.__name__: partial(f, side) for f in (elapsed, outputs)}
-        while True:
-            try:
-                method, args = pipe.recv()
-            except EOFError:
-                return
-            pipe.send((functions.get(method) or getattr(side, method))(*args))
+        served = serve()
     except Exception:
         pipe.send(WorkerError(traceback.format_exc()))
         pipe.poll(None)  # until the parent has written its next call, or gone: it reads this first
+        return
+    while True:
+        try:
+            method, args = pipe.recv()
+        except EOFError:
+            return
+        try:
+            result = getattr(served, method)(*args)
+        except Exception:  # the next workload may do
+            result = WorkerError(traceback.format_exc())
+        pipe.send(result)

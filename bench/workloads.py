@@ -13,21 +13,39 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "identity")
+ACTIVATIONS = (
+    "relu",
+    "tanh",
+    "sigmoid",
+    "identity",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "softplus",
+    "silu",
+    "swish",
+)
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "mae")
 _CLASSIFICATION = ("cross_entropy", "binary_cross_entropy")
 
-# Of the large inference, so that an epoch has at least as many.
-MANY_ROWS = 4096
+# Of the inferences.
+INFERENCE_ROWS = (1, 64, 4096)
+# Of the epoch that is timed as a whole: as many as MNIST has.
+EPOCH_ROWS = 60_000
 
 # An epoch: enough steps for what it costs by itself to vanish, few enough bytes for memory.
 _MOST_STEPS = 10_000
 _MOST_BYTES = 64 << 20
+# In operations, a byte as four of them: some tenths of a second.
+_MOST_WORK = 4e10
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A fully connected network, linear at its end, trained by Adam on batches of one size."""
+    """A fully connected network, linear at its end, trained by Adam on batches of one size.
+
+    `tasks` are those that are timed unless the caller asks for others.
+    """
 
     name: str
     dims: tuple[int, ...]
@@ -35,6 +53,7 @@ class Workload:
     activation: str = "relu"
     loss: str = "cross_entropy"
     learning_rate: float = 1e-3
+    tasks: tuple[str, ...] = ("train", "infer")
 
     @property
     def network(self) -> str:
@@ -73,15 +92,47 @@ class Workload:
         products = [n * m for n, m in self.layers]
         return 2 * self.batch * (3 * sum(products) - products[0])
 
+    def padded_flops(self, lanes: int) -> int:
+        """Return those of `flops`, each product's rows filled up to whole vectors of so many."""
+
+        def filled(width: int) -> int:
+            return ceil(width / lanes) * lanes
+
+        # x @ kernel and x.T @ dz have rows of m, dz @ kernel.T has rows of n.
+        products = [2 * n * filled(m) + m * filled(n) for n, m in self.layers]
+        first_inputs, first_outputs = self.layers[0]
+        return 2 * self.batch * (sum(products) - first_outputs * filled(first_inputs))
+
+    @property
+    def hidden_elements(self) -> int:
+        """How many activations a step computes, the outputs aside."""
+        return self.batch * sum(self.dims[1:-1])
+
+    @property
+    def activation_bytes(self) -> int:
+        """What a step moves besides parameters: its rows once; y and dz written and read, float32.
+
+        The outputs are left out: their loss is elementwise work that moves them itself.
+        """
+        return 4 * (self.batch * self.dims[0] + 4 * self.hidden_elements)
+
     @property
     def adam_bytes(self) -> int:
         """What an update moves: reads p, g, m and v, writes p, m and v, float32."""
         return 7 * 4 * self.parameters
 
-    def rows(self, scale: float = 1.0) -> int:
-        """Return the rows of an epoch, whole batches: at least ten, and `MANY_ROWS`."""
-        steps = min(_MOST_STEPS, _MOST_BYTES // (4 * self.batch * self.dims[0]))
-        return self.batch * max(10, ceil(MANY_ROWS / self.batch), int(steps * scale))
+    def epoch_rows(self, scale: float = 1.0) -> int:
+        """Return `EPOCH_ROWS`, or the scaled part of it, in whole batches: at least ten."""
+        return self.batch * max(10, int(EPOCH_ROWS * scale) // self.batch)
+
+    def rows(self, scale: float = 1.0, least: int = 0) -> int:
+        """Return rows to time steps on, whole batches: at least ten, and so many rows."""
+        steps = min(
+            _MOST_STEPS,
+            _MOST_BYTES // (4 * self.batch * self.dims[0]),
+            int(_MOST_WORK / (self.flops + 4 * self.adam_bytes)),
+        )
+        return self.batch * max(10, ceil(least / self.batch), int(steps * scale))
 
     def data(self, rows: int) -> tuple[Array, Array]:
         """Return inputs and targets without meaning, the same in every process."""
@@ -109,12 +160,14 @@ STANDARD = {
     workload.name: workload
     for workload in (
         Workload("A", (784, 256, 10), 128),
-        Workload("B", (784, 128, 10), 32),
+        Workload("B", (784, 128, 10), 32, tasks=("train", "infer", "epoch")),
         Workload("C", (4, 128, 64, 32, 16, 3), 4),
         Workload("D", (17, 64, 64, 6), 64, "tanh", "mse"),
         Workload("E", (2, 10, 10, 10, 1), 4, "sigmoid", "mse"),
         # At 1e-3, ten steps of a network this wide make 1e-4 of the last bit of a float.
         Workload("F", (1024, 2048, 2048, 1000), 512, learning_rate=1e-4),
         Workload("G", (256,) * 9, 256, "relu", "mse"),
+        # A controller's network: one row at a time, and as fast as can be.
+        Workload("H", (8, 64, 64, 4), 32, "relu", "mse", tasks=("infer",)),
     )
 }

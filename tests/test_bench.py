@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from bench import measure, readme, report
+from bench import __main__ as bench
+from bench import ablation, floor, kernels, landscape, measure, readme, report, suite, untuned
 from bench.__main__ import parse
 from bench.floor import Floor
-from bench.sides import SIDES, missing, side_class
-from bench.worker import Task, environment
+from bench.sides import OURS, PEERS, SIDES, Entry, missing, side_class
+from bench.worker import ONE_THREAD_OF_XLA, Task, Worker, WorkerError, environment
 from bench.workloads import ACTIVATIONS, LOSSES, STANDARD, Workload
+
+import fastmlp as fm
 
 TRAIN, ONE = Task("train", 4), Task("infer", 1)
 
@@ -26,10 +31,20 @@ TRAIN, ONE = Task("train", 4), Task("infer", 1)
 class Scripted:
     """A worker that answers as it is told; a step of it takes `step` seconds."""
 
-    def __init__(self, side: str, *, losses: list[float], step: float = 1.0) -> None:
-        self.side, self.threads = side, 1
+    def __init__(
+        self,
+        side: str,
+        *,
+        losses: list[float],
+        step: float = 1.0,
+        tasks: tuple[str, ...] = ("train", "infer"),
+    ) -> None:
+        self.side, self.threads, self.tasks = side, 1, tasks
         self.losses, self.step = losses, step
         self.timed: list[int] = []
+
+    def can(self, task: Task) -> bool:
+        return task.kind in self.tasks
 
     def call(self, method: str, *args: Any) -> Any:
         return {"reset": None, "outputs": np.ones((1, 2)), "losses": self.losses}[method]
@@ -61,13 +76,21 @@ def test_a_side_that_computes_something_else_is_refused(wrong: float) -> None:
     assert workers[0].timed == []
 
 
+def test_a_side_is_asked_only_for_what_it_can() -> None:
+    workers = [Scripted("a", losses=[1.0]), Scripted("b", losses=[2.0], tasks=("infer",))]
+    found = measure.check(workers, [TRAIN, ONE])
+    assert found == {ONE.text: 0, "losses": 0}
+    timings = measure.interleave(workers, TRAIN, steps=10, rounds=1, budget=0.5)
+    assert [timing.side for timing in timings] == ["a"]
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.usefixtures("threads")
 def test_numpy_computes_what_fastmlp_does(activation: str, loss: str) -> None:
     workload = Workload("own", (5, 8, 7, 3), 4, activation, loss)
     data = workload.data(4 * measure.STEPS_CHECKED)
-    sides = [side_class(name) for name in ("fastmlp", "NumPy")]
+    sides = [side_class(name) for name in (OURS, "NumPy")]
     made = [side(workload, data, workload.weights, threads=1) for side in sides]
     outputs = {side.describe(): side.infer(data[0]) for side in made}
     assert measure.agree("outputs", outputs, relative_to_all=True) < measure.TOLERANCE
@@ -81,10 +104,42 @@ def test_numpy_computes_what_fastmlp_does(activation: str, loss: str) -> None:
         np.testing.assert_allclose(losses, again[name], rtol=measure.TOLERANCE)
 
 
+# In workers, since a library may start threads, or change how the process treats denormals.
+# torch.compile takes too long.
+@pytest.mark.parametrize("name", [name for name in PEERS if not SIDES[name].compiles])
+def test_peers_compute_what_fastmlp_does(name: str) -> None:
+    if package := missing(name):
+        pytest.skip(f"{package} is not installed")
+    with ExitStack() as stack:
+        workers = [stack.enter_context(closing(Worker.of(side, 1))) for side in (OURS, name)]
+        few = LOSSES if name == "JAX" else ACTIVATIONS  # it compiles for seconds each time
+        for i, (activation, _) in enumerate(zip(ACTIVATIONS, few)):
+            workload = Workload("own", (5, 8, 7, 3), 4, activation, LOSSES[i % len(LOSSES)])
+            tasks = [task for task in (TRAIN, ONE) if SIDES[name].can(workload, *task)]
+            for worker in workers if tasks else []:
+                worker.load(workload, 4 * measure.STEPS_CHECKED)
+            assert not tasks or measure.check(workers, tasks)
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SIDES, "other", ("no_such_package", ""))
+    monkeypatch.setitem(SIDES, "other", Entry("", ("numpy", "no_such_package")))
     assert missing("other") == "no_such_package"
     assert missing("NumPy") is None
+
+
+def test_a_compiling_side_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SIDES, "other", Entry("", ("numpy",), compiles=True))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert missing("other") == "a C++ compiler"
+
+
+def test_what_a_side_can_do() -> None:
+    relu, tanh = (Workload("own", (2, 3, 1), 4, name, "mae") for name in ("relu", "tanh"))
+    assert SIDES["mlpfile"].can(relu, "infer", 1)
+    assert not SIDES["mlpfile"].can(relu, "infer", 2)
+    assert not SIDES["mlpfile"].can(tanh, "infer", 1)
+    assert not SIDES["scikit-learn"].can(relu, "train", 4)
+    assert all(SIDES[OURS].can(tanh, kind, 4) for kind in ("train", "epoch", "infer"))
 
 
 # ---- timing
@@ -115,9 +170,12 @@ def test_each_side_counts_at_its_best_number_of_threads() -> None:
 def test_a_child_inherits_its_threads_and_no_slower_blas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     before = dict(os.environ)
-    with environment(3):
+    with environment(3, {"FASTMLP_ISA": "avx2"}):
         assert "OPENBLAS_CORETYPE" not in os.environ
         assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
+        assert os.environ["FASTMLP_ISA"] == "avx2"
+    with environment(1, {}):
+        assert os.environ["XLA_FLAGS"] == ONE_THREAD_OF_XLA
     assert dict(os.environ) == before
 
 
@@ -132,16 +190,42 @@ def test_work_of_a_step() -> None:
     assert workload.adam_bytes == 28 * 13
 
 
-def test_floor_adds_arithmetic_and_memory() -> None:
-    """Of A as PERFORMANCE's model has it: 104.7 MFLOP at 2 x 256 GFLOP/s, 5.7 MB at 390 GB/s."""
+def test_the_simple_floor_adds_arithmetic_and_memory() -> None:
+    """Of A: 104.7 MFLOP at 2 x 256 GFLOP/s, 5.7 MB at 390 GB/s."""
     floor = Floor(peak=256e9, bandwidth=390e9, threads=2)
-    assert floor.seconds(STANDARD["A"]) == pytest.approx(204.5e-6 + 14.6e-6, rel=1e-2)
+    assert floor.simple(STANDARD["A"]) == pytest.approx(204.5e-6 + 14.6e-6, rel=1e-2)
+
+
+def test_the_floor_counts_whole_vectors_activations_and_elementwise_work() -> None:
+    """2-3-1 at batch 4 in vectors of 8: two products of 2x8, then 3x8 twice and 1x8 once."""
+    workload = Workload("own", (2, 3, 1), 4, loss="mse")
+    assert workload.padded_flops(1) == workload.flops
+    assert workload.padded_flops(8) == 2 * 4 * (2 * 2 * 8 + 2 * 3 * 8 + 1 * 8)
+    assert workload.activation_bytes == 4 * (4 * 2 + 4 * 4 * 3)
+    floor = Floor(peak=1e3, bandwidth=1e3, threads=2, lanes=8, elementwise=10.0)
+    moved = workload.adam_bytes + workload.activation_bytes
+    assert floor.seconds(workload) == pytest.approx(
+        (workload.padded_flops(8) / 1e3 + 10) / 2 + moved / 1e3
+    )
+
+
+def test_rates_are_measured() -> None:
+    before = fm.get_num_threads()
+    assert floor.activation_seconds("relu") == 0
+    # Not negative, where a busy machine makes it nothing.
+    assert 0 <= floor.activation_seconds("tanh") < 1e-6
+    assert 0 <= floor.loss_seconds("cross_entropy") < 1e-6
+    assert fm.get_num_threads() == before
+    least = floor.measure(STANDARD["D"], threads=1, samples=1)
+    assert least.seconds(STANDARD["D"]) > least.simple(STANDARD["D"]) > 0
 
 
 def test_an_epoch_has_whole_batches_within_bounds() -> None:
     for workload in STANDARD.values():
         assert workload.rows() % workload.batch == 0
-        assert workload.rows() >= 4096
+        assert workload.rows(least=4096) >= 4096
+        assert workload.epoch_rows() % workload.batch == 0
+    assert STANDARD["B"].epoch_rows() == 60_000
     assert all(STANDARD[name].rows() // STANDARD[name].batch == 10_000 for name in "CDE")
 
 
@@ -160,7 +244,15 @@ def test_letters_and_a_network_by_name() -> None:
         STANDARD["C"].text,
         "123-77-33-5, batch 50, tanh, cross_entropy",
     ]
-    assert len(parse([]).workloads) == 7
+    assert len(parse([]).workloads) == 8
+    assert parse(["--quick"]).effort == suite.QUICK
+
+
+def test_tasks_of_a_workload() -> None:
+    texts = [task.text for task in suite.tasks(STANDARD["B"], STANDARD["B"].tasks, suite.FULL)]
+    inferences = ["inference, 1", "inference, 64", "inference, 4096"]
+    assert texts == ["training step", *inferences, "epoch, 60,000 rows"]
+    assert [task.rows for task in suite.tasks(STANDARD["H"], ["infer"], suite.SHORT)] == [1]
 
 
 @pytest.mark.parametrize("arguments", ["AZ", "--dims 5", "--dims 5-x", "--dims 5-0"])
@@ -182,7 +274,7 @@ def record() -> report.Record:
 def test_a_line_of_the_table(record: report.Record) -> None:
     sides = ["fastmlp", "NumPy"]
     line = report.line(record, sides)
-    text = "training step 219 232 ±0% (2) 94% 572 ±0% (1) 2.47x 2.47x"
+    text = "training step 219 222 232 ±0% (2) 95% 572 (1) 2.47x 2.47x"
     assert " ".join(line.split()) == text
     assert len(line) == len(report.header(sides))
 
@@ -198,12 +290,177 @@ def test_figures_are_quoted_from_results(record: report.Record, tmp_path: Path) 
     (tmp_path / "speed.json").write_text(json.dumps({"records": [record]}))
     text = "before\n<!-- bench: speed.json training -->\nold\n<!-- /bench -->\nafter\n"
     filled = readme.filled(text, "en", tmp_path)
-    assert "| A | 784-256-10 | 128 | 219 | **232** | 572 | 2.5 |" in filled
+    assert "| A | 784-256-10 | 128 | 222 | **232** | 572 | 2.5 |" in filled
     assert filled.startswith("before\n")
     assert filled.endswith("<!-- /bench -->\nafter\n")
     assert "old" not in filled
     assert readme.filled(filled, "en", tmp_path) == filled
 
 
+def test_other_figures_are_sentences_and_a_table(tmp_path: Path) -> None:
+    epoch = report.record(
+        STANDARD["B"],
+        Task("epoch", 60_000),
+        [measure.Timing("fastmlp", 2, (0.25,)), measure.Timing("NumPy", 1, (1.0,))],
+        None,
+    )
+    cells = [{"width": 8, "batch": 1, "fraction": 0.5}, {"width": 8, "batch": 2, "fraction": 0.7}]
+    networks = [
+        {"best_peer": 0.9, "missed": ["slower than the best peer"]},
+        {"best_peer": 1.2, "missed": []},
+    ]
+    steps = {label: 2.0 for label, _, _ in ablation.VARIANTS} | {"one thread": 4.0}
+    results = {
+        "epoch": {"records": [epoch]},
+        "landscape": {"records": cells, "steepest": 1.4},
+        "untuned": {"records": networks},
+        "ablation": {"records": [{"workload": "A", "microseconds": steps}]},
+    }
+    for name, result in results.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    views = "".join(f"<!-- bench: {name}.json {name} -->\n<!-- /bench -->\n" for name in results)
+    filled = readme.filled(views, "en", tmp_path)
+    assert "784-128-10, batch 32, 60,000 rows: fastmlp 0.25 s, NumPy 1.00 s." in filled
+    assert "50% to 70% of the floor over 2 sizes; at most 1.4 times between neighbours." in filled
+    assert (
+        "1 of 2 random networks reach the goals; the least ratio to the best peer is 0.9." in filled
+    )
+    assert "| everything on, µs | 2.00 |\n| one thread | 2.00× |" in filled
+    assert readme.filled(views, "ko", tmp_path).count("fastmlp 0.25") == 1
+
+
 def test_the_readmes_quote_the_committed_results() -> None:
     assert readme.stale() == []
+
+
+# ---- the programs, from end to end: what they print and write, not how fast anything is
+
+
+def written(path: Path) -> list[dict[str, Any]]:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["machine"]["processor"]
+    records: list[dict[str, Any]] = result["records"]
+    return records
+
+
+def test_the_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "E --dims 3-5-2 --activation silu --short --peers NumPy --threads 1 --rounds 1"
+    path = tmp_path / "speed.json"
+    assert bench.main([*arguments.split(), "--json", str(path)]) == 0
+    assert [(r["workload"], r["task"]) for r in written(path)] == [
+        ("E", "training step"),
+        ("E", "inference, 1"),
+        ("own", "training step"),
+        ("own", "inference, 1"),
+    ]
+    assert "losses agree to" in capsys.readouterr().out
+
+
+def test_a_failing_side_tells_why() -> None:
+    worker = Worker.of("NumPy", 1)
+    try:
+        with pytest.raises(WorkerError, match="(?s)NumPy, 1 threads: .*no workload"):
+            worker.call("reset")
+        worker.load(Workload("own", (2, 3, 1), 4, loss="mse"), 8)  # it goes on
+        assert len(worker.call("losses", 2)) == 2
+    finally:
+        worker.close()
+
+
+def test_kernels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "kernels.json"
+    arguments = "--match D3 --quick --threads 1 --peers NumPy --dtypes float64 --json"
+    assert kernels.main([*arguments.split(), str(path)]) == 0
+    names = ["D3 forward", "D3 kernel gradient", "D3 input gradient"]
+    assert [record["name"] for record in written(path)] == names
+    assert all("GFLOP/s" in line for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("library", ["NumPy", "PyTorch"])
+def test_libraries_have_the_same_kernels(library: str) -> None:
+    if package := missing(library):
+        pytest.skip(f"{package} is not installed")
+    with ExitStack() as stack:
+        ours, theirs = (
+            stack.enter_context(closing(Worker(name, 1, partial(kernels.KERNELS[name], 1))))
+            for name in (OURS, library)
+        )
+        for dtype, tolerance in (("float32", 1e-5), ("float64", 1e-12)):
+            cases = [case._replace(shape=(5, 7)) for case in kernels.elementwise(dtype)]
+            cases += [case._replace(shape=(3, 4, 5)) for case in kernels.products(dtype)]
+            for case in set(cases):
+                outputs = []
+                for worker in (ours, theirs):
+                    worker.call("load", case)
+                    outputs.append(worker.call("output"))
+                np.testing.assert_allclose(*outputs, tolerance, tolerance, err_msg=case.name)
+
+
+def test_landscape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "landscape.json"
+    arguments = "--widths 8 17 --batches 1 4 --rounds 1 --threads 1 --json"
+    landscape.main([*arguments.split(), str(path)])
+    cells = [(record["width"], record["batch"]) for record in written(path)]
+    assert cells == [(8, 1), (8, 4), (17, 1), (17, 4)]
+    assert "steepest step" in capsys.readouterr().out
+
+
+def test_the_steepest_step_is_between_neighbours() -> None:
+    fractions = {(8, 1): 0.1, (8, 2): 0.2, (8, 4): 0.8, (16, 1): 0.5, (16, 2): 0.5}
+    assert landscape.steepest(fractions) == (pytest.approx(5), (16, 1), (8, 1))
+    assert landscape.table(fractions).splitlines()[1:] == [
+        "    8   10%   20%   80%",
+        "   16   50%   50%     -",
+    ]
+
+
+def test_a_heat_map_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "map.png"
+    landscape.plot({(8, 1): 0.1, (8, 2): 0.2, (16, 1): 0.9}, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_untuned_networks_are_drawn_from_everything() -> None:
+    networks = untuned.networks(40, seed=0)
+    assert networks == untuned.networks(40, seed=0)
+    assert {w.activation for w in networks} == set(ACTIVATIONS)
+    assert {w.loss for w in networks} == set(LOSSES)
+    assert all(1 <= n <= 3000 for w in networks for n in w.dims)
+    assert {1, 12} <= {len(w.layers) for w in untuned.networks(200, seed=0)} <= set(range(1, 13))
+    assert all(1 <= w.batch <= 4096 for w in networks)
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "fraction", "peer", "missed"),
+    [
+        (10, 0.1, 1.1, []),
+        (10, 0.1, 0.9, ["slower than the best peer"]),
+        (100, 0.5, None, ["below 60% of the floor"]),
+        (100, 0.7, None, []),
+        (2000, 0.7, 1.5, ["below 75% of the floor"]),
+    ],
+)
+def test_goals_of_untuned_networks(
+    microseconds: float, fraction: float, peer: float | None, missed: list[str]
+) -> None:
+    floor = {"microseconds": microseconds, "fraction": fraction}
+    assert untuned.shortfalls({"best_peer": peer, "floor": floor}) == missed
+
+
+def test_untuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untuned, "_WIDEST", 20)
+    monkeypatch.setattr(untuned, "_LARGEST_BATCH", 20)
+    path = tmp_path / "untuned.json"
+    untuned.main(
+        ["--count", "2", "--quick", "--peers", "NumPy", "--threads", "1", "--json", str(path)]
+    )
+    assert [record["workload"] for record in written(path)] == ["0", "1"]
+
+
+def test_ablation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ablation.json"
+    assert ablation.main(["E", "--quick", "--threads", "1", "--json", str(path)]) == 0
+    labels = [label for label, _, _ in ablation.VARIANTS]
+    assert list(written(path)[0]["microseconds"]) == labels
+    assert len(capsys.readouterr().out.splitlines()) == len(labels) + 2

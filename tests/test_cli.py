@@ -393,3 +393,19 @@ def test_california_housing(trained):
     out = trained("train", data, "--target", "median_house_value", "--quiet")
     assert figure("R2", out) > 0.75
     assert time.perf_counter() - began < 60
+
+
+# ---- bench
+
+
+def test_bench_times_this_machine(trained, tmp_path):
+    path = tmp_path / "speed.json"
+    out = trained("bench", "E", "--peers", "NumPy", "--threads", 1, "--json", path)
+    assert "training step" in out
+    assert [record["workload"] for record in json.loads(path.read_text())["records"]] == ["E"] * 2
+
+
+def test_bench_refuses_an_unknown_workload(run):
+    status, _, err = run("bench", "Z")
+    assert status == 2
+    assert "no workload Z" in err

@@ -2,17 +2,83 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
 from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from pkgutil import resolve_name
 
-from bench.workloads import Array, Workload
+from ..workloads import ACTIVATIONS, LOSSES, Array, Workload
 
-# Name -> the package that it needs, where its class is.
+
+@dataclass(frozen=True)
+class Entry:
+    """A side's class, and what it can do; known without importing the library.
+
+    Attributes
+    ----------
+    where : str
+        File of this folder and class: ``"pytorch:PyTorch"``.
+    packages : tuple of str
+        What it imports.
+    tasks : collection of str
+        Of "train", "epoch" and "infer".
+    most_rows : int or None
+        Of an inference.
+    activations, losses : collection of str
+    threaded : bool
+        Whether a second thread can help.
+    compiles : bool
+        Whether it needs a C++ compiler while it runs, and minutes: left out with --quick.
+    """
+
+    where: str
+    packages: tuple[str, ...]
+    tasks: Collection[str] = ("train", "epoch", "infer")
+    most_rows: int | None = None
+    activations: Collection[str] = ACTIVATIONS
+    losses: Collection[str] = LOSSES
+    threaded: bool = True
+    compiles: bool = False
+
+    def can(self, workload: Workload, kind: str, rows: int) -> bool:
+        """Return whether it can do this kind of task, on so many rows, with this network."""
+        return (
+            kind in self.tasks
+            and (kind != "infer" or self.most_rows is None or rows <= self.most_rows)
+            and workload.activation in self.activations
+            and (kind == "infer" or workload.loss in self.losses)
+        )
+
+
 SIDES = {
-    "fastmlp": ("fastmlp", "bench.sides.ours:FastMLP"),
-    "NumPy": ("numpy", "bench.sides.plain_numpy:PlainNumPy"),
-    "PyTorch": ("torch", "bench.sides.pytorch:PyTorch"),
+    "fastmlp": Entry("ours:FastMLP", ("fastmlp",)),
+    "NumPy": Entry("plain_numpy:PlainNumPy", ("numpy",)),
+    "PyTorch": Entry("pytorch:PyTorch", ("torch",)),
+    "torch.compile": Entry(
+        "pytorch:CompiledPyTorch", ("torch",), tasks=("train", "epoch"), compiles=True
+    ),
+    "JAX": Entry("jax_scan:Jax", ("jax",)),
+    "scikit-learn": Entry(
+        "scikit_learn:ScikitLearn",
+        ("sklearn",),
+        tasks=("train", "epoch"),
+        activations=("identity", "relu", "tanh", "sigmoid"),
+        losses=("cross_entropy", "binary_cross_entropy", "mse"),
+    ),
+    "ONNX Runtime": Entry("onnx_runtime:OnnxRuntime", ("onnxruntime", "onnx"), tasks=("infer",)),
+    "mlpfile": Entry(
+        "mlpfile_model:MlpFile",
+        ("mlpfile",),
+        tasks=("infer",),
+        most_rows=1,
+        activations=("relu", "identity"),
+        threaded=False,
+    ),
 }
 OURS = "fastmlp"
 PEERS = [name for name in SIDES if name != OURS]
@@ -58,27 +124,34 @@ class Side(ABC):
     def reset(self) -> None:
         """Go back to the initial weights and a new optimizer."""
 
-    @abstractmethod
     def losses(self, steps: int) -> list[float]:
         """Make steps on the first batches in order; return the loss before each."""
+        raise NotImplementedError
 
-    @abstractmethod
     def train(self, epochs: int) -> None:
         """Make whole epochs of shuffled batches, each row once an epoch."""
+        raise NotImplementedError
 
-    @abstractmethod
     def infer(self, x: Array, calls: int = 1) -> Array:
         """Compute the outputs of some rows, as many times; return the last."""
+        raise NotImplementedError
 
 
 def missing(name: str) -> str | None:
-    """Return the package that a side lacks here, if any."""
-    package, _ = SIDES[name]
-    return None if find_spec(package) else package
+    """Return what a side lacks here, if anything: a package or a compiler."""
+    entry = SIDES[name]
+    for package in entry.packages:
+        if not find_spec(package):
+            return package
+    if entry.compiles:
+        if not shutil.which(os.environ.get("CXX", "g++")):
+            return "a C++ compiler"
+        if not Path(sysconfig.get_path("include"), "Python.h").exists():
+            return "Python.h"
+    return None
 
 
 def side_class(name: str) -> type[Side]:
     """Import a side's class, and with it the library."""
-    _, where = SIDES[name]
-    found: type[Side] = resolve_name(where)
+    found: type[Side] = resolve_name(f"{__name__}.{SIDES[name].where}")
     return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fastmlp as fm
-from bench.sides import Side
-from bench.workloads import Array
+
+from ..workloads import Array
+from . import Side
 
 
 class FastMLP(Side):

@@ -9,28 +9,127 @@ from math import sqrt
 
 import numpy as np
 
-from bench.sides import Side
-from bench.workloads import Array
+from ..workloads import Array
+from . import Side
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 # Elements of parameters that Adam takes at a time: four arrays of them stay in a core's own cache.
 _BLOCK = 32_768
 
 
-def _sigmoid(z: Array) -> None:
-    np.negative(z, out=z)
-    np.exp(z, out=z)
-    z += 1
-    np.reciprocal(z, out=z)
+Forward = Callable[[Array, Array], object]  # x, out; out may be x
+Backward = Callable[[Array, Array, Array], object]  # dy, kept, out; out may be kept
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
-# In place: z -> f(z), and y = f(z) -> f'(z).
-_ACTIVATIONS: dict[str, tuple[Callable[[Array], object], Callable[[Array], Array]]] = {
-    "relu": (lambda z: np.maximum(z, 0, out=z), lambda y: y > 0),
-    "tanh": (lambda z: np.tanh(z, out=z), lambda y: np.subtract(1, np.square(y, out=y), out=y)),
-    "sigmoid": (_sigmoid, lambda y: np.subtract(y, np.square(y), out=y)),
-    "identity": (lambda z: None, np.ones_like),
+def _sigmoid(x: Array, out: Array) -> None:
+    np.negative(x, out=out)
+    np.exp(out, out=out)
+    out += 1
+    np.reciprocal(out, out=out)
+
+
+def _sigmoid_backward(dy: Array, y: Array, out: Array) -> None:
+    np.subtract(y, np.square(y), out=out)
+    out *= dy
+
+
+def _tanh_backward(dy: Array, y: Array, out: Array) -> None:
+    np.square(y, out=out)
+    np.subtract(1, out, out=out)
+    out *= dy
+
+
+def _leaky_relu_backward(dy: Array, y: Array, out: Array) -> None:
+    np.multiply(dy, np.where(y > 0, y.dtype.type(1), y.dtype.type(0.01)), out=out)
+
+
+def _elu(x: Array, out: Array) -> None:
+    below = np.minimum(x, 0)
+    np.expm1(below, out=below)
+    np.maximum(x, 0, out=out)
+    out += below
+
+
+def _elu_backward(dy: Array, y: Array, out: Array) -> None:
+    np.minimum(y, 0, out=out)
+    out += 1
+    out *= dy
+
+
+def _selu(x: Array, out: Array) -> None:
+    below = np.minimum(x, 0)
+    np.expm1(below, out=below)
+    below *= _SELU_ALPHA
+    np.maximum(x, 0, out=out)
+    out += below
+    out *= _SELU_SCALE
+
+
+def _selu_backward(dy: Array, y: Array, out: Array) -> None:
+    below = y <= 0
+    np.minimum(y, 0, out=out)
+    out += _SELU_SCALE
+    np.add(out, _SELU_SCALE * (_SELU_ALPHA - 1), out=out, where=below)
+    out *= dy
+
+
+def _softplus(x: Array, out: Array) -> None:
+    below = np.abs(x)
+    np.negative(below, out=below)
+    np.exp(below, out=below)
+    np.log1p(below, out=below)
+    np.maximum(x, 0, out=out)
+    out += below
+
+
+def _softplus_backward(dy: Array, y: Array, out: Array) -> None:
+    np.negative(y, out=out)
+    np.expm1(out, out=out)
+    np.negative(out, out=out)
+    out *= dy
+
+
+def _silu(x: Array, out: Array) -> None:
+    sigmoid = np.empty_like(x)
+    _sigmoid(x, sigmoid)
+    np.multiply(x, sigmoid, out=out)
+
+
+def _silu_backward(dy: Array, x: Array, out: Array) -> None:
+    sigmoid = np.empty_like(x)
+    _sigmoid(x, sigmoid)
+    slope = 1 - sigmoid
+    slope *= x
+    slope += 1
+    slope *= sigmoid
+    np.multiply(dy, slope, out=out)
+
+
+# The derivative is taken from the output, or from the input for those in FROM_INPUT.
+ACTIVATIONS: dict[str, tuple[Forward, Backward]] = {
+    "relu": (
+        lambda x, out: np.maximum(x, 0, out=out),
+        lambda dy, y, out: np.multiply(dy, y > 0, out=out),
+    ),
+    "tanh": (lambda x, out: np.tanh(x, out=out), _tanh_backward),
+    "sigmoid": (_sigmoid, _sigmoid_backward),
+    "identity": (
+        lambda x, out: None if x is out else np.copyto(out, x),
+        lambda dy, y, out: np.copyto(out, dy),
+    ),
+    "leaky_relu": (
+        lambda x, out: np.maximum(x, x.dtype.type(0.01) * x, out=out),
+        _leaky_relu_backward,
+    ),
+    "elu": (_elu, _elu_backward),
+    "selu": (_selu, _selu_backward),
+    "softplus": (_softplus, _softplus_backward),
+    "silu": (_silu, _silu_backward),
+    "swish": (_silu, _silu_backward),
 }
+FROM_INPUT = {"silu", "swish"}
 
 
 def _cross_entropy(z: Array, labels: Array) -> float:
@@ -47,7 +146,7 @@ def _cross_entropy(z: Array, labels: Array) -> float:
 
 def _binary_cross_entropy(z: Array, y: Array) -> float:
     loss = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
-    _sigmoid(z)
+    _sigmoid(z, z)
     z -= y
     z /= z.size
     return float(loss.mean())
@@ -77,6 +176,21 @@ _LOSSES = {
 }
 
 
+def adam(p: Array, g: Array, m: Array, v: Array, rate: float, epsilon: float) -> None:
+    """Update p, m and v in place; g is scratch afterwards. Rate and epsilon are corrected ones."""
+    m *= _BETA1
+    v *= _BETA2
+    m += (1 - _BETA1) * g
+    np.square(g, out=g)
+    g *= 1 - _BETA2
+    v += g
+    np.sqrt(v, out=g)
+    g += epsilon
+    np.divide(m, g, out=g)
+    g *= rate
+    p -= g
+
+
 class PlainNumPy(Side):
     """All parameters in one flat array, and all arrays of a step made beforehand."""
 
@@ -84,7 +198,7 @@ class PlainNumPy(Side):
         """Build what is kept between the tasks."""
         workload = self.workload
         self.rng = np.random.default_rng(self.seed)
-        self.activate, self.derive = _ACTIVATIONS[workload.activation]
+        self.activate, self.derive = ACTIVATIONS[workload.activation]
         self.loss = _LOSSES[workload.loss]
         arrays = np.zeros((4, workload.parameters), np.float32)
         self.flat, self.gradient, self.mean, self.square = arrays
@@ -94,6 +208,10 @@ class PlainNumPy(Side):
         self.inputs = np.empty((workload.batch, workload.dims[0]), np.float32)
         self.outputs = self._outputs(workload.batch)
         self.deltas = self._outputs(workload.batch)
+        # What each activation's derivative is taken from.
+        self.kept = self.outputs
+        if workload.activation in FROM_INPUT:
+            self.kept = self._outputs(workload.batch)
 
     def _views(self, flat: Array) -> tuple[list[Array], list[Array]]:
         ends = np.cumsum([w.size for w in self.weights])[:-1]
@@ -119,25 +237,26 @@ class PlainNumPy(Side):
         np.concatenate([w.ravel() for w in self.weights], out=self.flat)
         self.mean[:], self.square[:], self.updates = 0, 0, 0
 
-    def _forward(self, x: Array, outputs: list[Array]) -> None:
-        last = len(outputs) - 1
-        for i, (kernel, bias, out) in enumerate(zip(self.kernels, self.biases, outputs)):
-            np.matmul(x, kernel, out=out)
-            out += bias
-            if i < last:
-                self.activate(out)
+    def _forward(self, x: Array, sums: list[Array], outputs: list[Array]) -> None:
+        """Compute the activations' inputs, then their outputs, which may be the same arrays."""
+        for kernel, bias, z, out in zip(self.kernels, self.biases, sums, outputs):
+            np.matmul(x, kernel, out=z)
+            z += bias
+            if out is not outputs[-1]:
+                self.activate(z, out)
             x = out
 
     def _step(self, x: Array, y: Array) -> float:
-        self._forward(x, self.outputs)
-        delta = self.outputs[-1]
+        self._forward(x, self.kept, self.outputs)
+        delta = self.kept[-1]
         loss = self.loss(delta, y)
         for i in range(len(self.kernels) - 1, 0, -1):
             before = self.outputs[i - 1]
             np.matmul(before.T, delta, out=self.kernel_gradients[i])
             delta.sum(axis=0, out=self.bias_gradients[i])
-            delta = np.matmul(delta, self.kernels[i].T, out=self.deltas[i - 1])
-            delta *= self.derive(before)
+            dy = np.matmul(delta, self.kernels[i].T, out=self.deltas[i - 1])
+            delta = self.kept[i - 1]
+            self.derive(dy, delta, delta)
         np.matmul(x.T, delta, out=self.kernel_gradients[0])
         delta.sum(axis=0, out=self.bias_gradients[0])
         self._adam()
@@ -149,17 +268,7 @@ class PlainNumPy(Side):
         rate = self.workload.learning_rate * correction / (1 - _BETA1**self.updates)
         epsilon = _EPSILON * correction
         for p, g, m, v in self.blocks:
-            m *= _BETA1
-            v *= _BETA2
-            m += (1 - _BETA1) * g
-            np.square(g, out=g)
-            g *= 1 - _BETA2
-            v += g
-            np.sqrt(v, out=g)
-            g += epsilon
-            np.divide(m, g, out=g)
-            g *= rate
-            p -= g
+            adam(p, g, m, v, rate, epsilon)
 
     def losses(self, steps: int) -> list[float]:
         """Step on the batches in order."""
@@ -182,5 +291,5 @@ class PlainNumPy(Side):
         """Forward into arrays made beforehand."""
         outputs = self._outputs(len(x))
         for _ in range(calls):
-            self._forward(x, outputs)
+            self._forward(x, outputs, outputs)
         return outputs[-1]

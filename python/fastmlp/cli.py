@@ -1,9 +1,10 @@
-"""The command line: train a network on a table or on images, predict with it, evaluate it."""
+"""The command line: train a network on a table or on images, predict, evaluate, time it."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import json
 import math
 import os
@@ -50,6 +51,7 @@ examples:
   fastmlp predict model.safetensors new.csv --output predictions.csv
   fastmlp evaluate model.safetensors other.csv
   fastmlp info model.safetensors
+  fastmlp bench
 """
 
 
@@ -126,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="describe a model file, or this installation")
     info.add_argument("model", nargs="?", metavar="MODEL", help="a file that train saved")
     info.set_defaults(command=_info)
+    _add_bench(commands.add_parser("bench", help="time this machine beside other libraries"))
     return parser
 
 
@@ -185,6 +188,20 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a file that train saved")
     parser.add_argument("data", metavar="DATA", help=_DATA)
     parser.add_argument("labels", metavar="LABELS", nargs="?", help=_LABELS)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Time a training step and an inference of some networks, beside those other libraries that "
+        "are installed. All must compute the same first. Let nothing else run meanwhile."
+    )
+    parser.set_defaults(command=_bench)
+    parser.add_argument(
+        "workloads", nargs="?", default="ABCDE", help="letters from A to H (default: %(default)s)"
+    )
+    parser.add_argument("--peers", metavar="NAME", nargs="*", help="default: all installed")
+    parser.add_argument("--threads", type=_count, help="the most (default: one a core)")
+    parser.add_argument("--json", metavar="FILE", help="file for the results")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -464,6 +481,20 @@ def _info(options: argparse.Namespace) -> int:
     print()
     model.summary()
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    # By name: the folder bench/ lies beside this package, and is part of it when installed.
+    bench = importlib.import_module("fastmlp.bench.__main__")
+    arguments = [options.workloads, "--short"]
+    if options.threads:
+        arguments += ["--threads", str(options.threads)]
+    if options.json:
+        arguments += ["--json", options.json]
+    if options.peers is not None:
+        arguments += ["--peers", *options.peers]
+    status: int = bench.main(arguments)
+    return status
 
 
 def _print_config(config: dict[str, Any]) -> None:
