@@ -125,6 +125,54 @@ struct Vec {
     return Vec(condition ? a.v : b.v);
   }
 
+  static FASTMLP_FN NativeInt sign_bit() { return (NativeInt)Vec(-0.0).v; }
+  friend FASTMLP_FN Vec absolute(Vec x) { return Vec((Native)((NativeInt)x.v & ~sign_bit())); }
+  friend FASTMLP_FN Vec copysign(Vec x, Vec sign) {
+    return Vec((Native)(((NativeInt)x.v & ~sign_bit()) | ((NativeInt)sign.v & sign_bit())));
+  }
+
+  // Of x86's two operands the second is the result where one is NaN.
+  friend FASTMLP_FN Vec at_least(Vec x, Vec low) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm512_maskz_max_ps(__mmask16(-1), low.v, x.v)));
+    else
+      return Vec(Native(_mm512_maskz_max_pd(__mmask8(-1), low.v, x.v)));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm256_max_ps(low.v, x.v)));
+    else
+      return Vec(Native(_mm256_max_pd(low.v, x.v)));
+#elif defined(__x86_64__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm_max_ps(low.v, x.v)));
+    else
+      return Vec(Native(_mm_max_pd(low.v, x.v)));
+#else
+    return select(x < low, low, x);
+#endif
+  }
+  friend FASTMLP_FN Vec at_most(Vec x, Vec high) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm512_maskz_min_ps(__mmask16(-1), high.v, x.v)));
+    else
+      return Vec(Native(_mm512_maskz_min_pd(__mmask8(-1), high.v, x.v)));
+#elif defined(__AVX2__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm256_min_ps(high.v, x.v)));
+    else
+      return Vec(Native(_mm256_min_pd(high.v, x.v)));
+#elif defined(__x86_64__)
+    if constexpr (sizeof(S) == 4)
+      return Vec(Native(_mm_min_ps(high.v, x.v)));
+    else
+      return Vec(Native(_mm_min_pd(high.v, x.v)));
+#else
+    return select(x > high, high, x);
+#endif
+  }
+
   friend FASTMLP_FN Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
     if constexpr (sizeof(S) == 4)
@@ -181,11 +229,7 @@ struct Vec {
 
   // As their scalar forms in core/math.h.
   friend FASTMLP_FN Vec scale_by_power(Vec x, Vec magic) {
-    const NativeInt n = (NativeInt)magic.v - (NativeInt)Vec(double(Bits<S>::round_magic)).v;
-    const NativeInt half = n >> 1;
-    const NativeInt first = (half + Bits<S>::bias) << Bits<S>::mantissa;
-    const NativeInt second = (n - half + Bits<S>::bias) << Bits<S>::mantissa;
-    return Vec(x.v * (Native)first * (Native)second);
+    return Vec((Native)((NativeInt)x.v + ((NativeInt)magic.v << Bits<S>::mantissa)));
   }
   friend FASTMLP_FN Vec split_power(Vec x, Vec& e) {
     const NativeInt root_half = (NativeInt)Vec(0.70710678118654752440).v;
