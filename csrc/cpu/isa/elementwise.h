@@ -11,7 +11,7 @@ template <class T>
 void activation_forward(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
                         std::int64_t rows, std::int64_t cols, const Activation& activation) {
   using V = Vec<T>;
-  Activations::visit(activation.index, [&](auto kind) {
+  Functions::visit(activation.index, [&](auto kind) {
     const V a(activation.parameter);
     for (std::int64_t i = 0; i < rows; ++i) {
       for_columns<T>(cols, [&](std::int64_t j, auto n) {
