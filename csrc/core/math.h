@@ -224,11 +224,14 @@ FASTMLP_FN T softplus(T x) {
   return at_least(x, T(0)) + log1p(exp_bounded(T(0) - absolute(x)));
 }
 
-// expm1(2|x|) / (expm1(2|x|) + 2) keeps small x exact; from 20 on the result is 1.
+// (exp(2|x|) - 1) / (exp(2|x|) + 1), where the numerator, as in expm1, keeps small x exact. From 20
+// on the result is 1.
 template <class T>
 FASTMLP_FN T tanh(T x) {
-  const T e = expm1(T(2) * at_most(absolute(x), T(20)));
-  return copysign(e / (e + T(2)), x);
+  const T magnitude = at_most(absolute(x), T(20));
+  T magic;
+  const T p = exp_reduced(magnitude + magnitude, magic), scale = scale_by_power(T(1), magic);
+  return copysign(fma(scale, p, scale - T(1)) / fma(scale, p, scale + T(1)), x);
 }
 
 template <class T>
