@@ -7,6 +7,7 @@ error in float32, which is the unit that the tests measure errors in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,6 +28,15 @@ def logistic(x: Array) -> Array:
 def softplus(x: Array) -> Array:
     """log(1 + exp(x)) without overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+# Not tabulated in NumPy: the C library's, in double precision.
+erf = np.vectorize(math.erf, otypes=[np.float64])
+SQRT_2_PI = math.sqrt(2 * math.pi)
+
+
+def normal_distribution(x: Array) -> Array:
+    return ((1 + erf(x / math.sqrt(2))) / 2).astype(x.dtype)
 
 
 def _elu(x: Array, alpha: float) -> Array:
@@ -60,6 +70,10 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "swish": (_swish, _swish_derivative),
     "softplus": (lambda x, a: softplus(x), lambda x, a: logistic(x)),
     "sigmoid": (lambda x, a: logistic(x), lambda x, a: logistic(x) * logistic(-x)),
+    "gelu": (
+        lambda x, a: x * normal_distribution(x),
+        lambda x, a: normal_distribution(x) + x * np.exp(-x * x / 2) / SQRT_2_PI,
+    ),
     "tanh": (lambda x, a: np.tanh(x), lambda x, a: 1 - np.tanh(x) ** 2),
 }
 

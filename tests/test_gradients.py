@@ -79,6 +79,7 @@ LAYERS = {
     "relu": [fm.Dense(7), fm.ReLU()],
     "sigmoid": [fm.Dense(7), fm.Sigmoid()],
     "tanh": [fm.Dense(7), fm.Tanh()],
+    "gelu": [fm.Dense(7), fm.GELU()],
     "softmax": [fm.Dense(7), fm.Softmax()],
     "softmax inside": [fm.Dense(7, "softmax"), fm.Dense(3)],
     "softmax first": [fm.Softmax(), fm.Dense(3)],

@@ -171,6 +171,7 @@ LIMITS = {
     ),
     "silu": (0, 0, 1e4, np.inf),
     "swish": (0, 0, 1e4, np.inf),
+    "gelu": (0, 0, 1e4, np.inf),
     "softplus": (0, 0, 1e4, np.inf),
     "sigmoid": (0, 0, 1, 1),
     "tanh": (-1, -1, 1, 1),
@@ -503,9 +504,13 @@ OTHER_PATHS = [("FASTMLP_ISA", name) for name in NARROWER] + [("FASTMLP_GEMM", "
 @pytest.mark.parametrize("variable, value", OTHER_PATHS)
 def test_other_paths(variable, value):
     """Kernels, losses and gradients again: as on a lesser machine, and with the BLAS."""
-    files = [
-        Path(__file__).with_name(f"test_{name}.py") for name in ("kernels", "losses", "gradients")
-    ]
+    names = (
+        "kernels",
+        "losses",
+        "gradients",
+        *(["elementary"] if variable == "FASTMLP_ISA" else []),
+    )
+    files = [Path(__file__).with_name(f"test_{name}.py") for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     done = subprocess.run(
         command, env={**os.environ, variable: value}, capture_output=True, text=True

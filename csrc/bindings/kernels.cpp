@@ -38,8 +38,8 @@ void add_kernels(py::module_& module) {
   });
   module.def("activation_forward", [](const py::capsule& backend, Array out, Array x,
                                       const std::string& name, double parameter) {
-    execute(backend, nn::activation_forward(writable_view(out), view_of(x),
-                                            activation_named(name, parameter)));
+    const int function = formula_named<Functions>("function", name);
+    execute(backend, nn::activation_forward(writable_view(out), view_of(x), {function, parameter}));
   });
   module.def("activation_backward", [](const py::capsule& backend, Array dx, Array dy, Array kept,
                                        const std::string& name, double parameter) {

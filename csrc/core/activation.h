@@ -162,10 +162,58 @@ struct Silu : FromInput {
   }
 };
 
-using Activations =
-    FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus, Swish, Silu>;
+// x Phi(x), with Phi the normal distribution: Hendrycks, Gimpel 2016, arXiv:1606.08415.
+struct Gelu : FromInput {
+  static constexpr const char* name = "gelu";
+  template <class T>
+  static FASTMLP_FN T distribution(T x) {
+    return fma(T(0.5), erf(T(0.70710678118654752440) * x), T(0.5));
+  }
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) {
+    const T phi = distribution(x);
+    // 0 where the distribution has vanished, so that -inf does not become NaN.
+    return select(phi == T(0), T(0), x * phi);
+  }
+  template <class T>
+  static FASTMLP_FN T derivative(T x, T) {
+    const T density = T(0.39894228040143267794) * exp_bounded(T(-0.5) * x * x);
+    return select(density == T(0), distribution(x), fma(x, density, distribution(x)));
+  }
+};
 
-// An activation as data: its place in `Activations` and its parameter.
+using Activations =
+    FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus, Swish, Silu, Gelu>;
+
+// Elementary functions that fm.kernels offers as they are: no layer has them, and no derivative.
+struct Exp {
+  static constexpr const char* name = "exp";
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) {
+    return exp(x);
+  }
+};
+
+struct Log {
+  static constexpr const char* name = "log";
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) {
+    return log(x);
+  }
+};
+
+struct Erf {
+  static constexpr const char* name = "erf";
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) {
+    return erf(x);
+  }
+};
+
+// Whatever goes element by element, numbered such that an activation has the same place in both.
+using Functions = Activations::With<Exp, Log, Erf>;
+
+// An activation, or another function, as data: its place in `Functions` and its parameter.
 struct Activation {
   int index = 0;  // identity
   double parameter = 0;

@@ -11,6 +11,10 @@ template <class... Formulas>
 struct FormulaList {
   static constexpr int count = sizeof...(Formulas);
 
+  // This list with more behind it.
+  template <class... More>
+  using With = FormulaList<Formulas..., More...>;
+
   // Calls f(Formula{}) for the formula at `index`, which is in range.
   template <class F>
   static FASTMLP_FN void visit(int index, F&& f) {

@@ -35,13 +35,12 @@ struct BinaryCrossEntropy {
   template <class T>
   static FASTMLP_FN T value(T z, T t) {
     // In this order nothing cancels where a confident answer is right.
-    const T magnitude = select(z < T(0), T(0) - z, z);
-    return (select(z <= T(0), T(0), z) - z * t) + log1p(exp(T(0) - magnitude));
+    return (at_least(z, T(0)) - z * t) + log1p(exp_bounded(T(0) - absolute(z)));
   }
   // sigmoid(z) - t = (1 - t) sigmoid(z) - t sigmoid(-z), where again nothing cancels.
   template <class T>
   static FASTMLP_FN T derivative(T z, T t) {
-    const T e = exp(select(z < T(0), z, T(0) - z));
+    const T e = exp_bounded(T(0) - absolute(z));
     const T larger = T(1) / (T(1) + e), smaller = e * larger;
     const T yes = select(z < T(0), smaller, larger), no = select(z < T(0), larger, smaller);
     return (T(1) - t) * yes - t * no;

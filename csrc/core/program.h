@@ -115,6 +115,7 @@ struct BiasAdd {
   }
 };
 
+// Any of `Functions`; a network's are activations.
 struct ActivationForward {
   Operand out, in;
   Activation activation;

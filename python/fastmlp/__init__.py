@@ -18,6 +18,7 @@ from fastmlp.device import get_num_threads, set_num_threads, show_config
 from fastmlp.device import version as __version__
 from fastmlp.io import load
 from fastmlp.layers import (
+    GELU,
     Activation,
     Dense,
     Dropout,
@@ -32,6 +33,7 @@ from fastmlp.optimizers import SGD, Adam, AdamW
 from fastmlp.sequential import Sequential
 
 __all__ = [
+    "GELU",
     "SGD",
     "Activation",
     "Adam",

@@ -233,6 +233,13 @@ def resolve_activation(name: str, parameter: float | None = None) -> tuple[str, 
     return key, check_number(f"{key}: {info['parameter']}", parameter, at_least=info["least"])
 
 
+def _elementwise(name: str, parameter: float, x: Any, out: Any) -> Array:
+    device, dtype, (x,) = _inputs(name, x=x)
+    out = _output(name, device, out, x.shape, dtype)
+    _call(_core.activation_forward, device, [out], [_row_major(device, x)], name, parameter)
+    return out
+
+
 _Forward = Callable[..., Array]
 
 
@@ -243,11 +250,7 @@ def _activation_pair(name: str) -> tuple[_Forward, _Forward]:
     parameter = info["parameter"]
 
     def forward(x: Any, parameter: float | None = None, *, out: Any = None) -> Array:
-        key, value = resolve_activation(name, parameter)
-        device, dtype, (x,) = _inputs(name, x=x)
-        out = _output(name, device, out, x.shape, dtype)
-        _call(_core.activation_forward, device, [out], [_row_major(device, x)], key, value)
-        return out
+        return _elementwise(*resolve_activation(name, parameter), x, out)
 
     def backward(dy: Any, kept: Any, parameter: float | None = None, *, out: Any = None) -> Array:
         key, value = resolve_activation(name, parameter)
@@ -306,6 +309,78 @@ tanh, tanh_backward = _activation_pair("tanh")
 softplus, softplus_backward = _activation_pair("softplus")
 swish, swish_backward = _activation_pair("swish")
 silu, silu_backward = _activation_pair("silu")
+gelu, gelu_backward = _activation_pair("gelu")
+
+
+# ---- elementary functions ------------------------------------------------------------------
+# tanh, sigmoid and softplus are among the activations.
+
+
+def exp(x: Any, *, out: Any = None) -> Array:
+    """Compute the exponential of every element, to 2 units in the last place.
+
+    A result below the smallest normal number is 0.
+
+    Parameters
+    ----------
+    x : array, any shape
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array of that shape
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.kernels.exp([0.0, float("-inf"), 1000.0])
+    array([ 1.,  0., inf])
+    """
+    return _elementwise("exp", 0.0, x, out)
+
+
+def log(x: Any, *, out: Any = None) -> Array:
+    """Compute the natural logarithm of every element, to 2 units in the last place.
+
+    It is NaN below 0; numbers closer to 0 than the smallest normal number count as 0.
+
+    Parameters
+    ----------
+    x : array, any shape
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array of that shape
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.kernels.log([1.0, 0.0, -1.0])
+    array([  0., -inf,  nan])
+    """
+    return _elementwise("log", 0.0, x, out)
+
+
+def erf(x: Any, *, out: Any = None) -> Array:
+    """Compute the error function of every element, to 3 units in the last place.
+
+    Parameters
+    ----------
+    x : array, any shape
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array of that shape
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.kernels.erf([0.0, float("inf"), -10.0])
+    array([ 0.,  1., -1.])
+    """
+    return _elementwise("erf", 0.0, x, out)
 
 
 # ---- dense layers --------------------------------------------------------------------------

@@ -299,6 +299,21 @@ class Tanh(Layer):
 
 
 @dataclass(eq=False)
+class GELU(Layer):
+    """``x * Phi(x)``, with Phi the normal distribution (Hendrycks and Gimpel, arXiv:1606.08415).
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.GELU()])([0.0])
+    array([0.], dtype=float32)
+    """
+
+    def _stages(self) -> list[Stage]:
+        return _activation_stages("gelu")
+
+
+@dataclass(eq=False)
 class Softmax(Layer):
     """Probabilities from logits, ``exp(x - max) / sum``.
 
@@ -369,7 +384,8 @@ class Dropout(Layer):
 
 
 CLASSES: dict[str, type[Layer]] = {
-    cls.__name__: cls for cls in (Dense, Activation, ReLU, Sigmoid, Tanh, Softmax, Flatten, Dropout)
+    cls.__name__: cls
+    for cls in (Dense, Activation, ReLU, Sigmoid, Tanh, GELU, Softmax, Flatten, Dropout)
 }
 
 
@@ -391,5 +407,5 @@ def get(identifier: str | Layer) -> Layer:
     """
     if isinstance(identifier, Layer):
         return identifier
-    plain = {cls.__name__: cls for cls in (ReLU, Sigmoid, Tanh, Softmax, Flatten)}
+    plain = {cls.__name__: cls for cls in (ReLU, Sigmoid, Tanh, GELU, Softmax, Flatten)}
     return lookup("layer", identifier, plain)()

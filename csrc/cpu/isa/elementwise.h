@@ -11,7 +11,7 @@ template <class T>
 void activation_forward(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
                         std::int64_t rows, std::int64_t cols, const Activation& activation) {
   using V = Vec<T>;
-  Activations::visit(activation.index, [&](auto kind) {
+  Functions::visit(activation.index, [&](auto kind) {
     const V a(activation.parameter);
     for (std::int64_t i = 0; i < rows; ++i) {
       for_columns<T>(cols, [&](std::int64_t j, auto n) {
@@ -39,20 +39,88 @@ void activation_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> kept, std::
   });
 }
 
+// The words of `lanes` successive blocks of Philox (core/random.h), a block to a lane.
+struct PhiloxBlocks {
+  static constexpr int lanes = vector_bytes / 8, words = 4 * lanes;
+  typedef std::uint64_t Lanes __attribute__((vector_size(vector_bytes)));
+
+  // Of the low halves of the lanes; what the high halves hold does not matter.
+  static FASTMLP_FN Lanes product(Lanes a, Lanes b) {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_maskz_mul_epu32(__mmask8(-1), (__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return (Lanes)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__x86_64__)
+    return (Lanes)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+    return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
+#endif
+  }
+
+  // out[4 i + j] = word j of the block `first` + i
+  static FASTMLP_FN void generate(std::uint32_t* out, std::uint64_t seed, std::uint64_t first,
+                                  std::uint64_t stream) {
+    Lanes word0{};
+    for (int i = 0; i < lanes; ++i) word0[i] = first + std::uint64_t(i);
+    Lanes word1 = word0 >> 32, word2 = stream - Lanes{}, word3 = word2 >> 32;
+    Lanes k0 = seed - Lanes{}, k1 = k0 >> 32;
+    for (int round = 0; round < 10; ++round) {
+      const Lanes a = product(word0, 0xD2511F53u - Lanes{}),
+                  b = product(word2, 0xCD9E8D57u - Lanes{});
+      word0 = (b >> 32) ^ word1 ^ k0;
+      word1 = b;
+      word2 = (a >> 32) ^ word3 ^ k1;
+      word3 = a;
+      k0 = k0 + 0x9E3779B9u;
+      k1 = k1 + 0xBB67AE85u;
+    }
+    const Lanes low = (word0 & 0xFFFFFFFFu) | word1 << 32,
+                high = (word2 & 0xFFFFFFFFu) | word3 << 32;
+    for (int i = 0; i < lanes; ++i) {
+      const std::uint64_t block[2] = {low[i], high[i]};
+      __builtin_memcpy(out + 4 * i, block, sizeof block);
+    }
+  }
+};
+
+// Which of a vector's worth of words are below the threshold.
+template <class T>
+FASTMLP_FN typename Vec<T>::NativeInt below(const std::uint32_t* word, std::uint32_t threshold) {
+  using Int = typename Vec<T>::NativeInt;
+  typedef std::uint32_t Words __attribute__((vector_size(4 * Vec<T>::lanes)));
+  Words w;
+  __builtin_memcpy(&w, word, sizeof w);
+  if constexpr (sizeof(T) == 4)
+    return (Int)(w < threshold);
+  else
+    return __builtin_convertvector(w, Int) < Int{} + std::int64_t(threshold);
+}
+
 template <class T>
 void dropout(Rows<T> y, Rows<const T> x, std::int64_t first_row, std::int64_t rows,
              std::int64_t cols, const DropoutMask& mask) {
+  using V = Vec<T>;
+  constexpr int words = PhiloxBlocks::words;
   const std::uint32_t threshold = keep_threshold(mask.rate);
-  const T scale = T(1 / (1 - mask.rate));
+  const V scale(1 / (1 - mask.rate));
   const std::uint64_t stream = random_stream(Purpose::dropout, mask.layer << 44 | mask.forward);
+  std::uint32_t word[words + V::lanes] = {};  // a vector may be read from any of them
+  std::uint64_t number = std::uint64_t(first_row * cols), end = number;  // of those in `word`
   for (std::int64_t i = 0; i < rows; ++i) {
-    const std::uint64_t first = std::uint64_t((first_row + i) * cols);
-    std::int64_t j = 0;
-    while (j < cols) {  // four numbers from each block of the generator
-      const std::uint64_t number = first + std::uint64_t(j);
-      const Philox random(mask.seed, number / 4, stream);
-      for (int word = int(number % 4); word < 4 && j < cols; ++word, ++j)
-        y[i][j] = random.word[word] < threshold ? x[i][j] * scale : x[i][j] * T(0);
+    for (std::int64_t j = 0; j < cols;) {
+      if (number == end) {
+        PhiloxBlocks::generate(word, mask.seed, number / 4, stream);
+        end = number / 4 * 4 + words;
+      }
+      const std::int64_t left = std::int64_t(end - number),
+                         count = left < cols - j ? left : cols - j;
+      for_columns<T>(count, [&](std::int64_t k, auto n) {
+        const V value = V::load(x[i] + j + k, n);
+        const auto keep = below<T>(word + words - left + k, threshold);
+        select(keep, value * scale, value * V(0)).store(y[i] + j + k, n);
+      });
+      j += count;
+      number += std::uint64_t(count);
     }
   }
 }

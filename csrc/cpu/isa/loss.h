@@ -6,39 +6,65 @@
 
 namespace fastmlp::cpu::FASTMLP_ISA {
 
-// NaN wins, so that it is seen in the result.
+// NaN may be passed over: it comes back with exp(x - max).
 template <class T>
 FASTMLP_FN T row_max(const T* x, std::int64_t cols) {
   using V = Vec<T>;
   V top(-HUGE_VAL);
   for_columns<T>(cols, [&](std::int64_t j, auto n) {
-    const V z = V::load(x + j, n).first(n, T(-HUGE_VAL));
-    top = select(z <= top, top, select(top != top, top, z));
+    top = at_least(V::load(x + j, n).first(n, T(-HUGE_VAL)), top);
   });
   return top.max();
 }
 
-// y = exp(x - max), and its sum.
+// The sum of exp(x - max), which y receives where it is wanted.
 template <class T>
 FASTMLP_FN T shifted_exp(T* y, const T* x, T max, std::int64_t cols) {
   using V = Vec<T>;
   V sum(0);
   for_columns<T>(cols, [&](std::int64_t j, auto n) {
-    const V e = exp(V::load(x + j, n) - V(max));
-    e.store(y + j, n);
+    const V e = exp_bounded(V::load(x + j, n) - V::broadcast(max));
+    if (y) e.store(y + j, n);
     sum = sum + e.first(n, T(0));
   });
   return sum.sum();
 }
 
+// Rows are taken by the vector, stage by stage: one logarithm or division serves them all, and a
+// row does not wait for the end of the one before.
+template <class T>
+struct SoftmaxRows {
+  static constexpr int lanes = Vec<T>::lanes;
+  T max[lanes], sum[lanes], inverse[lanes];
+
+  // `count` rows from x on; exp(x - max) goes to y where that is there.
+  FASTMLP_FN SoftmaxRows(Rows<T> y, Rows<const T> x, int count, std::int64_t cols) {
+    for (int i = 0; i < count; ++i) max[i] = row_max(x[i], cols);
+    for (int i = 0; i < count; ++i) sum[i] = shifted_exp(y ? y[i] : nullptr, x[i], max[i], cols);
+    for (int i = count; i < lanes; ++i) sum[i] = T(1);
+    (Vec<T>(1) / Vec<T>::load(sum)).store(inverse);
+  }
+};
+
+// Calls f(first row, number of rows) for each vector's worth of rows.
+template <class T, class F>
+FASTMLP_FN void for_rows(std::int64_t rows, F&& f) {
+  constexpr int lanes = Vec<T>::lanes;
+  for (std::int64_t i = 0; i < rows; i += lanes) f(i, rows - i < lanes ? int(rows - i) : lanes);
+}
+
 template <class T>
 void softmax(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols) {
   using V = Vec<T>;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const V sum(shifted_exp(y[i], x[i], row_max(x[i], cols), cols));
-    for_columns<T>(
-        cols, [&](std::int64_t j, auto n) { (V::load(y[i] + j, n) / sum).store(y[i] + j, n); });
-  }
+  for_rows<T>(rows, [&](std::int64_t first, int count) {
+    const SoftmaxRows<T> row({y[first], y.stride}, {x[first], x.stride}, count, cols);
+    for (int i = 0; i < count; ++i) {
+      T* out = y[first + i];
+      for_columns<T>(cols, [&](std::int64_t j, auto n) {
+        (V::load(out + j, n) * V::broadcast(row.inverse[i])).store(out + j, n);
+      });
+    }
+  });
 }
 
 template <class T>
@@ -57,80 +83,98 @@ void softmax_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> y, std::int64_
   }
 }
 
-// One row of softmax-cross-entropy on logits z. `gradient` (cols) is scratch where none is wanted.
+// One row's loss against a row of probabilities t, and their sum.
 template <class T>
-FASTMLP_FN T cross_entropy_row(T* gradient, bool wanted, const T* z, const std::int32_t* label,
-                               const T* values, T scale, std::int64_t cols) {
+FASTMLP_FN T cross_entropy_row(const T* z, const T* t, T max, T log_sum, T& target_sum,
+                               std::int64_t cols) {
   using V = Vec<T>;
-  const T max = row_max(z, cols);
-  const T sum = wanted ? shifted_exp(gradient, z, max, cols) : [&] {
-    V total(0);
+  V loss(0), targets(0);
+  for_columns<T>(cols, [&](std::int64_t j, auto n) {
+    const V target = V::load(t + j, n), shifted = V::load(z + j, n) - V::broadcast(max);
+    loss = loss + CrossEntropy::value(shifted, V::broadcast(log_sum), target).first(n, T(0));
+    targets = targets + target;
+  });
+  target_sum = targets.sum();
+  return loss.sum();
+}
+
+template <class T>
+FASTMLP_FN void cross_entropy(T* row_loss, Rows<T> gradient, Rows<const T> prediction,
+                              Targets<T> target, const T* weight, std::int64_t rows,
+                              std::int64_t cols, double divisor) {
+  using V = Vec<T>;
+  for_rows<T>(rows, [&](std::int64_t first, int count) {
+    const Rows<const T> z{prediction[first], prediction.stride};
+    const Rows<T> g{gradient ? gradient[first] : nullptr, gradient.stride};
+    const SoftmaxRows<T> row(g, z, count, cols);
+    T log_sum[V::lanes];
+    log(V::load(row.sum)).store(log_sum);
+    for (int i = 0; i < count; ++i) {
+      const T w = weight ? weight[first + i] : T(1);
+      const std::int32_t label = target.labels ? target.labels[first + i] : -1;
+      const T* t = target.labels ? nullptr : target.values[first + i];
+      T target_sum(1);
+      row_loss[first + i] =
+          w * (t ? cross_entropy_row(z[i], t, row.max[i], log_sum[i], target_sum, cols)
+                 : CrossEntropy::value(z[i][label] - row.max[i], log_sum[i], T(1)));
+      if (!g) continue;
+      const T scale = T(double(w) / divisor), right = t ? T(0) : g[i][label] * row.inverse[i];
+      for_columns<T>(cols, [&](std::int64_t j, auto n) {
+        const V p = V::load(g[i] + j, n) * V::broadcast(row.inverse[i]);
+        const V d = CrossEntropy::derivative(p, t ? V::load(t + j, n) : V(0), V(target_sum));
+        (V::broadcast(scale) * d).store(g[i] + j, n);
+      });
+      if (!t) g[i][label] = scale * CrossEntropy::derivative(right, T(1), T(1));
+    }
+  });
+}
+
+// A row's loss is the mean over its outputs.
+template <class T, class Kind>
+FASTMLP_FN void elementwise_loss(T* row_loss, Rows<T> gradient, Rows<const T> prediction,
+                                 Rows<const T> target, const T* weight, std::int64_t rows,
+                                 std::int64_t cols, double divisor) {
+  using V = Vec<T>;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const T w = weight ? weight[i] : T(1);
+    const V scale(double(w) / (divisor * double(cols)));
+    V sum(0);
     for_columns<T>(cols, [&](std::int64_t j, auto n) {
-      total = total + exp(V::load(z + j, n) - V(max)).first(n, T(0));
+      const V y = V::load(prediction[i] + j, n), t = V::load(target[i] + j, n);
+      sum = sum + Kind::value(y, t).first(n, T(0));
+      if (gradient) (scale * Kind::derivative(y, t)).store(gradient[i] + j, n);
     });
-    return total.sum();
-  }();
-  const V log_sum = log(V(sum));
-  T loss, target_sum = T(1);
-  if (label) {
-    const V shifted(z[*label] - max);
-    loss = CrossEntropy::value(shifted, log_sum, V(1)).v[0];
-  } else {
-    V total(0), targets(0);
-    for_columns<T>(cols, [&](std::int64_t j, auto n) {
-      const V t = V::load(values + j, n);
-      total = total + CrossEntropy::value(V::load(z + j, n) - V(max), log_sum, t).first(n, T(0));
-      targets = targets + t;
-    });
-    loss = total.sum();
-    target_sum = targets.sum();
+    row_loss[i] = w * sum.sum() / T(cols);
   }
-  if (wanted) {
-    for_columns<T>(cols, [&](std::int64_t j, auto n) {
-      const V p = V::load(gradient + j, n) / V(sum);
-      const V t = label ? V(0) : V::load(values + j, n);
-      (V(scale) * CrossEntropy::derivative(p, t, V(target_sum))).store(gradient + j, n);
-    });
-    if (label) gradient[*label] = scale * (exp(V(z[*label] - max)) / V(sum) - V(1)).v[0];
-  }
-  return loss;
 }
 
 template <class T>
 void loss(T* row_loss, Rows<T> gradient, Rows<const T> prediction, Targets<T> target,
           const T* weight, std::int64_t rows, std::int64_t cols, int loss_index, double divisor) {
-  using V = Vec<T>;
   Losses::visit(loss_index, [&](auto kind) {
     using Kind = decltype(kind);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      const T w = weight ? weight[i] : T(1);
-      if constexpr (Kind::elementwise) {
-        const V scale(double(w) / (divisor * double(cols)));
-        V sum(0);
-        for_columns<T>(cols, [&](std::int64_t j, auto n) {
-          const V y = V::load(prediction[i] + j, n), t = V::load(target.values[i] + j, n);
-          sum = sum + Kind::value(y, t).first(n, T(0));
-          if (gradient) (scale * Kind::derivative(y, t)).store(gradient[i] + j, n);
-        });
-        row_loss[i] = w * sum.sum() / T(cols);
-      } else {
-        row_loss[i] = w * cross_entropy_row<T>(gradient[i], bool(gradient), prediction[i],
-                                               target.labels ? target.labels + i : nullptr,
-                                               target.labels ? nullptr : target.values[i],
-                                               T(double(w) / divisor), cols);
-      }
-    }
+    if constexpr (Kind::elementwise)
+      elementwise_loss<T, Kind>(row_loss, gradient, prediction, target.values, weight, rows, cols,
+                                divisor);
+    else
+      cross_entropy(row_loss, gradient, prediction, target, weight, rows, cols, divisor);
   });
 }
 
 // Of the first largest element; -1 where there is NaN, which predicts nothing.
 template <class T>
 FASTMLP_FN std::int64_t argmax(const T* x, std::int64_t cols) {
+  using V = Vec<T>;
+  V top(-HUGE_VAL), nan(0);
+  for_columns<T>(cols, [&](std::int64_t j, auto n) {
+    const V z = V::load(x + j, n).first(n, T(-HUGE_VAL));
+    top = at_least(z, top);
+    nan = select(z == z, nan, z);
+  });
+  if (nan.sum() != T(0)) return -1;
+  const T max = top.max();
   std::int64_t best = 0;
-  for (std::int64_t j = 0; j < cols; ++j) {
-    if (x[j] != x[j]) return -1;
-    if (x[j] > x[best]) best = j;
-  }
+  while (x[best] != max) ++best;
   return best;
 }
 
