@@ -115,10 +115,10 @@ void micro_kernel(const Block<T>& block) {
       sum[i][vectors - 1].store(c + (vectors - 1) * V::lanes, last);
     }
   };
-  if (block.last_lanes == V::lanes)  // AMD's masked stores take a dozen times as long as plain ones
+  if (block.last_lanes == V::lanes)
     store(std::integral_constant<int, V::lanes>{});
   else
-    store(mask);
+    store(block.last_lanes);
 }
 
 template <class T>

@@ -86,7 +86,7 @@ FASTMLP_FN void panel_of_few_rows(const Product<T>& p, const Sweep& sweep, std::
 #pragma GCC unroll 8
     for (int v = 0; v < vectors - 1; ++v) sum[i][v].store(c + v * V::lanes);
     c += (vectors - 1) * V::lanes;
-    whole ? sum[i][vectors - 1].store(c) : sum[i][vectors - 1].store(c, mask);
+    sum[i][vectors - 1].store(c, whole ? V::lanes : lanes);
   }
 }
 

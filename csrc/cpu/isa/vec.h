@@ -252,11 +252,16 @@ struct Vec {
 #endif
   }
 
+  // For float an estimate and one step of Newton's, which takes half the time of a division.
   friend FASTMLP_FN Vec reciprocal(Vec a) {
-#if defined(__AVX512F__)  // an estimate to 14 bits and one step of Newton's: half the time of a
-                          // division
+#if defined(__AVX512F__)
     if constexpr (sizeof(S) == 4) {
       const Vec estimate = Vec(Native(_mm512_maskz_rcp14_ps(__mmask16(-1), a.v)));
+      return fma(fma(Vec(0) - a, estimate, Vec(1)), estimate, estimate);
+    }
+#elif defined(__AVX2__)
+    if constexpr (sizeof(S) == 4) {
+      const Vec estimate = Vec(Native(_mm256_rcp_ps(a.v)));
       return fma(fma(Vec(0) - a, estimate, Vec(1)), estimate, estimate);
     }
 #endif
