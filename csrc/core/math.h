@@ -76,7 +76,8 @@ struct Bits<double> {
 };
 
 // x * 2^n for the integer n in the low bits of `magic` = n + round_magic: n is added to the
-// exponent, so x, 2^n x must be normal. Where x is 1/2 or 1 and 2^n x too small, the result is 0.
+// exponent, so x and 2^n x must be normal. Where x is 1/2 or 1 and 2^n x too small, the result is
+// 0.
 template <class S, class = std::enable_if_t<std::is_floating_point_v<S>>>
 FASTMLP_FN S scale_by_power(S x, S magic) {
   typename Bits<S>::UInt bits, n;
