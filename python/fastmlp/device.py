@@ -53,9 +53,33 @@ class Device:
         """Lay out a network's parameters for this device."""
         return _core.Network(stages, features, dtype, replicas, self.backend)
 
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
+        """Make an array for the core to work in: it starts on a cache line.
+
+        NumPy's own start 16 bytes behind one. Half of all vectors would then lie on two lines, and
+        a training step would take up to twice as long.
+        """
+        return (
+            self.xp.empty(shape, dtype) if self.xp is not np else _aligned(np.empty, shape, dtype)
+        )
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
+        """Make such an array of zeros."""
+        return (
+            self.xp.zeros(shape, dtype) if self.xp is not np else _aligned(np.zeros, shape, dtype)
+        )
+
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         """Return a NumPy array: the same one on the CPU."""
         return array if isinstance(array, np.ndarray) else array.get()
+
+
+def _aligned(make: Any, shape: int | tuple[int, ...], dtype: Any) -> Array:
+    line = 64
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = make(size + line, np.uint8)
+    start = -memory.ctypes.data % line
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 _CPU = Device("cpu", np, _core.cpu())

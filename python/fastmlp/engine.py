@@ -65,7 +65,7 @@ class Engine:
     # ---- arrays
 
     def _zeros(self) -> Array:
-        return self.device.xp.zeros((self.replicas, self.network.parameters), self.dtype)
+        return self.device.zeros((self.replicas, self.network.parameters), self.dtype)
 
     def views(self, flat: Array) -> dict[tuple[int, str], Array]:
         """Name the parts of a flat array by layer and name: views of shape (in, out) or (out,).
@@ -121,14 +121,14 @@ class Engine:
         size = plan.workspace * self.replicas
         if self._workspace.size < size:
             self._kept = None
-            self._workspace = self.device.xp.empty(size, self.dtype)
+            self._workspace = self.device.empty(size, self.dtype)
         self._arguments["workspace"] = self._workspace
 
     def _private_arguments(self, plan: Plan) -> Arguments:
         """Return arguments with a workspace of their own, for calls that may run side by side."""
         arguments = Arguments()
         arguments["parameters"] = self.parameters
-        arguments["workspace"] = self.device.xp.empty(plan.workspace * self.replicas, self.dtype)
+        arguments["workspace"] = self.device.empty(plan.workspace * self.replicas, self.dtype)
         return arguments
 
     def _shape(self, rows: int, cols: int) -> tuple[int, ...]:
