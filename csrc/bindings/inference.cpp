@@ -231,7 +231,11 @@ py::object fast_call_type() {
 
 void add_inference(py::module_& module) {
   py::class_<Inference>(module, "Inference")
-      .def(py::init<std::shared_ptr<nn::Network>, py::array, std::vector<Py_intptr_t>>());
+      .def(py::init<std::shared_ptr<nn::Network>, py::array, std::vector<Py_intptr_t>>())
+      .def("__call__", [](Inference& self, const py::object& x, const py::object& out) {
+        py::object result = self.call(x, out);
+        return result ? result : py::none();
+      });
   module.attr("FastCall") = fast_call_type();
 }
 

@@ -186,6 +186,8 @@ class Inference:
     """A trained network, for the low-latency call."""
 
     def __init__(self, network: Network, parameters: Array, row_shape: Sequence[int]) -> None: ...
+    def __call__(self, x: Any, out: Array | None) -> Array | None:
+        """Compute the outputs; None, with nothing done, where the arrays are not as it needs them."""
 
 class FastCall:
     """Base class of a model: ``model(x)`` and ``model(x, out=y)`` with no Python on the way.

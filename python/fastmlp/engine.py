@@ -58,6 +58,7 @@ class Engine:
         self._workspace = device.xp.empty(0, self.dtype)
         self._kept: tuple[int, bool] | None = None  # rows and mode of the last forward
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self._inference: Inference | None = None
         self._arguments = Arguments()
         self._arguments["parameters"] = self.parameters
         self._arguments["step_state"] = self.state
@@ -142,12 +143,22 @@ class Engine:
             return None
         return Inference(self.network, self.parameters, row_shape)
 
+    def in_one_go(self, x: Any) -> bool:
+        """Say whether x is an array of no more rows than are inferred at a time."""
+        return isinstance(x, np.ndarray) and x.size <= self.chunk_rows * self.features
+
     def infer(self, x: Array, chunk: int | None = None) -> Array:
         """Compute the outputs for x (n, features), `chunk` rows at a time."""
         chunk = min(chunk or self.chunk_rows, max(len(x), 1))
         out = self.device.xp.empty(self._shape(len(x), self.outputs), self.dtype)
         if not len(x):
             return out
+        if self._inference is None:
+            self._inference = self.inference((self.features,))
+        if self._inference is not None:  # has a workspace that stays
+            parts = (slice(start, start + chunk) for start in range(0, len(x), chunk))
+            if all(self._inference(x[rows], out[rows]) is not None for rows in parts):
+                return out
         plan = self._plan("infer", chunk)
         arguments = self._private_arguments(plan)
         for start in range(0, len(x), chunk):
