@@ -22,7 +22,7 @@ class TeamChoice {
     int level;  // place in the list of candidates
     int members;
     std::int64_t steps;  // how many to run before asking again
-    enum { warm_up, trial, ordinary } kind;
+    enum { first, warm_up, trial, ordinary } kind;
   };
 
   // A step has so many operations in matrix products, and so many barriers; `repeat` steps follow
@@ -34,7 +34,7 @@ class TeamChoice {
       until_trial_.store(1, relaxed);
     }
     const int best = fastest(levels);
-    if (best < 0) return plan(guess(most, operations, barriers, repeat), most, 2, Plan::warm_up);
+    if (best < 0) return plan(guess(most, operations, barriers, repeat), most, 2, Plan::first);
     const double step = seconds_[best].load(relaxed);
     // A trial is two turns: one to wake threads and to move the parameters into their caches, one
     // to measure.
@@ -50,9 +50,15 @@ class TeamChoice {
   void took(const Plan& plan, double seconds_per_step) {
     std::atomic<double>& average = seconds_[plan.level];
     const double before = average.load(relaxed);
-    // The average moves slowly, so that one disturbance decides nothing; a trial counts as it is.
-    const bool moves = plan.kind == Plan::ordinary && before != 0;
-    average.store(moves ? 0.75 * before + 0.25 * seconds_per_step : seconds_per_step, relaxed);
+    // Nothing makes a step faster than it is, so what is faster counts at once; a disturbance only
+    // moves the average a little. A trial counts as it is.
+    const bool disturbed = plan.kind == Plan::ordinary && before != 0 && seconds_per_step > before;
+    average.store(disturbed ? 0.75 * before + 0.25 * seconds_per_step : seconds_per_step, relaxed);
+    if (plan.kind == Plan::first) {
+      // Caches were cold, so the guess gets a second turn before the first trial. Where steps are
+      // so long that they are turns of their own, a trial costs much and the guess is good.
+      until_trial_.store(seconds_per_step > long_step ? 32 : 2, relaxed);
+    }
     if (plan.kind != Plan::trial) return;
     // The longer trials only confirm what was known, the rarer they get.
     const bool confirmed = fastest(most_levels) != plan.level;
@@ -63,7 +69,7 @@ class TeamChoice {
 
  private:
   static constexpr auto relaxed = std::memory_order_relaxed;
-  static constexpr double segment_seconds = 2e-3, trial_seconds = 4e-3;
+  static constexpr double segment_seconds = 2e-3, trial_seconds = 4e-3, long_step = 1e-2;
   static constexpr int most_levels = 11;  // 1, 2, 4, ..., 1024
 
   static int count(int most) {
