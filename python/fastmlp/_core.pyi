@@ -187,7 +187,7 @@ class Inference:
 
     def __init__(self, network: Network, parameters: Array, row_shape: Sequence[int]) -> None: ...
     def __call__(self, x: Any, out: Array | None) -> Array | None:
-        """Compute the outputs; None, with nothing done, where the arrays are not as it needs them."""
+        """Compute the outputs; None, with nothing done, where an array is not as it needs it."""
 
 class FastCall:
     """Base class of a model: ``model(x)`` and ``model(x, out=y)`` with no Python on the way.
