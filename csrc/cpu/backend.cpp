@@ -28,6 +28,11 @@ class CpuExecutable : public Executable {
         operations_ += operations(*product, 0) * double(program_.replicas);
         operations_per_row_ +=
             (operations(*product, 1) - operations(*product, 0)) * double(program_.replicas);
+        // A kernel that no cache of a core holds is read from memory, which takes as long as some
+        // operations on each element: for one row, far longer than the product's own.
+        const double elements = double(product->b.rows) * double(product->b.cols);
+        if (product->b.rows != Operand::batch && elements * sizeof(T) > 1 << 20)
+          operations_ += 24 * elements * double(program_.replicas);
       }
     }
   }
@@ -128,7 +133,7 @@ class CpuExecutable : public Executable {
 
   const Program program_;
   std::vector<Step> steps_;
-  double operations_ = 0, operations_per_row_ = 0;  // of a step's products
+  double operations_ = 0, operations_per_row_ = 0;  // that a step's products are worth
   TeamChoice choice_;
   std::mutex mutex_;
   std::shared_ptr<const Meetings> meetings_;  // the last
