@@ -1,7 +1,9 @@
-"""Comparisons that tests share: accuracy in units of NumPy's own error, and equality of bits."""
+"""What tests share: accuracy in units of NumPy's own error, equality of bits, programs."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -67,3 +69,11 @@ def assert_same_bits(got: Iterable[np.ndarray], expected: Iterable[np.ndarray]) 
     assert len(got) == len(expected)
     for i, (a, b) in enumerate(zip(got, expected)):
         assert same_bits(a, b), f"array {i}: largest difference {np.abs(a - b).max()}"
+
+
+def printed_by(program: str) -> str:
+    """Run Python code in a process of its own; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout

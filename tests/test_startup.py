@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from bench import startup
+from support import printed_by
 
 
 def test_the_first_model_is_there_at_once():
@@ -26,10 +26,7 @@ def test_what_few_programs_need_is_not_imported():
         "import sys, numpy; before = set(sys.modules); import fastmlp;"
         "print(*(set(sys.modules) - before))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
-    )
-    imported = set(done.stdout.split())
+    imported = set(printed_by(program).split())
     assert "fastmlp.sequential" in imported
     for name in ("argparse", "difflib", "hashlib", "matplotlib", "subprocess", "tempfile",
                  "fastmlp.cli", "fastmlp.plotting", "fastmlp.datasets"):  # fmt: skip

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import assert_same_bits
+from support import assert_same_bits, printed_by
 
 import fastmlp as fm
 from fastmlp import _core
@@ -79,10 +77,7 @@ def test_a_process_held_to_one_cpu_uses_one_thread():
         "import os; cpu = min(os.sched_getaffinity(0)); os.sched_setaffinity(0, {cpu});"
         "import fastmlp as fm; print(fm.get_num_threads())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.strip() == "1"
+    assert printed_by(program).strip() == "1"
 
 
 def test_more_threads_than_cpus_only_cost_a_little(threads):

@@ -45,11 +45,11 @@ class CpuExecutable : public Executable {
       run_alone(launch);
       return;
     }
-    const double meetings = meet(launch.rows, most)->count;
+    const auto barriers = [&] { return meet(launch.rows, most)->count; };
     // In segments, so that the choice can follow a machine that gets busy or idle.
     Launch segment = launch;
     for (std::int64_t left = launch.repeat; left > 0; left -= segment.repeat) {
-      const TeamChoice::Plan plan = choice_.next(most, work, meetings, left);
+      const TeamChoice::Plan plan = choice_.next(most, work, barriers, left);
       segment.repeat = std::min(left, plan.steps);
       const bool more = segment.repeat < left;
       const auto start = std::chrono::steady_clock::now();
@@ -119,7 +119,7 @@ class CpuExecutable : public Executable {
   std::shared_ptr<const Meetings> meet(std::int64_t rows, int members) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!meetings_ || meetings_->rows != rows || meetings_->members != members) {
-      std::vector<bool> before = barriers(program_, rows, members);
+      std::vector<bool> before = cpu::barriers(program_, rows, members);
       const double count = 1 + double(std::count(before.begin(), before.end(), true));
       meetings_ = std::make_shared<Meetings>(Meetings{rows, members, std::move(before), count});
     }

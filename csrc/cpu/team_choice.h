@@ -25,16 +25,17 @@ class TeamChoice {
     enum { first, warm_up, trial, ordinary } kind;
   };
 
-  // A step has so many operations in matrix products, and so many barriers; `repeat` steps follow
-  // one another.
-  Plan next(int most, double operations, double barriers, std::int64_t repeat) {
+  // A step has so many operations in matrix products; `repeat` steps follow one another. How many
+  // barriers a step has is asked of `barriers` where the model needs it.
+  template <class F>
+  Plan next(int most, double operations, F&& barriers, std::int64_t repeat) {
     const int levels = count(most);
     if (most_.exchange(most, relaxed) != most) {
       for (auto& seconds : seconds_) seconds.store(0, relaxed);
       until_trial_.store(1, relaxed);
     }
     const int best = fastest(levels);
-    if (best < 0) return plan(guess(most, operations, barriers, repeat), most, 2, Plan::first);
+    if (best < 0) return plan(guess(most, operations, barriers(), repeat), most, 2, Plan::first);
     const double step = seconds_[best].load(relaxed);
     // A trial is two turns: one to wake threads and to move the parameters into their caches, one
     // to measure.

@@ -58,7 +58,7 @@ class Engine:
         self._workspace = device.xp.empty(0, self.dtype)
         self._kept: tuple[int, bool] | None = None  # rows and mode of the last forward
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
-        self._inference: Inference | None = None
+        self._inferences: dict[tuple[int, ...], Inference] = {}
         self._arguments = Arguments()
         self._arguments["parameters"] = self.parameters
         self._arguments["step_state"] = self.state
@@ -141,7 +141,9 @@ class Engine:
         """Return the low-latency forward; None where there is none."""
         if self.device.name != "cpu" or self.replicas > 1:
             return None
-        return Inference(self.network, self.parameters, row_shape)
+        if row_shape not in self._inferences:
+            self._inferences[row_shape] = Inference(self.network, self.parameters, row_shape)
+        return self._inferences[row_shape]
 
     def in_one_go(self, x: Any) -> bool:
         """Say whether x is an array of no more rows than are inferred at a time."""
@@ -153,11 +155,10 @@ class Engine:
         out = self.device.xp.empty(self._shape(len(x), self.outputs), self.dtype)
         if not len(x):
             return out
-        if self._inference is None:
-            self._inference = self.inference((self.features,))
-        if self._inference is not None:  # has a workspace that stays
+        inference = self.inference((self.features,))
+        if inference is not None:  # has a workspace that stays
             parts = (slice(start, start + chunk) for start in range(0, len(x), chunk))
-            if all(self._inference(x[rows], out[rows]) is not None for rows in parts):
+            if all(inference(x[rows], out[rows]) is not None for rows in parts):
                 return out
         plan = self._plan("infer", chunk)
         arguments = self._private_arguments(plan)

@@ -6,8 +6,7 @@
 // A micro-kernel holds `rows` x `vectors` of c in registers. It reads b by whole vectors and
 // broadcasts single elements of a, so a may be transposed at no cost; a transposed b is first
 // packed into a panel, and so is one whose rows would fight for a cache's sets. The last vector of
-// a row may be partial: it is loaded and stored under a mask, and what lies behind it is never
-// touched.
+// a row may be partial: what lies behind it is never touched.
 #pragma once
 
 #include <cstdint>
@@ -242,6 +241,34 @@ struct Groups {
   FASTMLP_FN std::int64_t rows(std::int64_t group) const { return each + (group < longer); }
 };
 
+// All groups of a block of a transposed a.
+template <class T>
+FASTMLP_FN void pack_groups(T* packed, std::int64_t rows, const T* a, std::int64_t stride,
+                            std::int64_t k) {
+  const Groups groups(rows, most_rows[panel_vectors]);
+  for (std::int64_t group = 0; group < groups.count; ++group) {
+    const std::int64_t n = groups.rows(group);
+    pack_columns(packed, n, a, stride, k);
+    packed += n * k;
+    a += n;
+  }
+}
+
+// Some panels of b from row i and column `first` on, at a time: more than a cache line of each row.
+template <class T>
+FASTMLP_FN void pack_panels(T* packed, const Product<T>& p, std::int64_t first, std::int64_t i,
+                            std::int64_t k) {
+  constexpr std::int64_t columns = panel_columns<T>;
+  for (std::int64_t j = first; j < p.n && j < first + matmul_panel<T>; j += columns) {
+    const std::int64_t n = p.n - j < columns ? p.n - j : columns;
+    if (p.transpose_b)
+      pack_transposed(packed, p.b + j * p.b_stride + i, p.b_stride, k, n);
+    else
+      pack(packed, p.b + i * p.b_stride + j, p.b_stride, k, n);
+    packed += columns * depth;
+  }
+}
+
 // c's columns of one panel, for all rows of the block.
 template <class T, int vectors, bool transposed_a>
 FASTMLP_FN void all_rows(Block<T> block, std::int64_t rows, bool packed) {
@@ -329,30 +356,13 @@ void matmul(const Product<T>& p) {
       block.c_stride = p.c_stride;
       block.accumulate = k > 0;
       const T* const a = p.a + (p.transpose_a ? k * p.a_stride + i : i * p.a_stride + k);
-      if (packing.a) {  // for the widest panels; a narrower last one reads a itself
-        const Groups groups(m, most_rows[panel_vectors]);
-        T* to = packed_a;
-        const T* from = a;
-        for (std::int64_t group = 0; group < groups.count; ++group) {
-          const std::int64_t n = groups.rows(group);
-          pack_columns(to, n, from, p.a_stride, block.k);
-          to += n * block.k;
-          from += n;
-        }
-      }
+      // For the widest panels; a narrower last one reads a itself.
+      if (packing.a) pack_groups(packed_a, m, a, p.a_stride, block.k);
       for (std::int64_t j = 0; j < p.n; j += columns) {
         const std::int64_t n = p.n - j < columns ? p.n - j : columns;
         const std::int64_t vectors = n <= lanes ? 1 : (n + lanes - 1) / lanes;
-        if (packing.b) {  // some panels at a time: more than a cache line of each row
-          if (j % chunk == 0)
-            for (std::int64_t first = j; first < p.n && first < j + chunk; first += columns) {
-              T* const to = packed_b + (first - j) * depth;
-              const std::int64_t width = p.n - first < columns ? p.n - first : columns;
-              if (p.transpose_b)
-                pack_transposed(to, p.b + first * p.b_stride + k, p.b_stride, block.k, width);
-              else
-                pack(to, p.b + k * p.b_stride + first, p.b_stride, block.k, width);
-            }
+        if (packing.b) {
+          if (j % chunk == 0) pack_panels(packed_b, p, j, k, block.k);
           block.b = packed_b + j % chunk * depth;
           block.b_stride = columns;
         } else {
