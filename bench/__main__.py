@@ -15,7 +15,7 @@ from . import report, suite
 from .measure import DisagreementError
 from .sides import OURS, PEERS, SIDES, missing
 from .worker import UNSET, WorkerError
-from .workloads import ACTIVATIONS, LOSSES, STANDARD, Workload
+from .workloads import STANDARD, add_choice, chosen
 
 TASKS = ["train", "infer", "epoch"]
 
@@ -27,11 +27,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="Times training and inference of fastmlp and its peers side by side.",
         epilog="workloads: " + "; ".join(f"{w.name}: {w.text}" for w in STANDARD.values()),
     )
-    parser.add_argument("workloads", nargs="*", help="letters, such as A or ABC; all by default")
-    parser.add_argument("--dims", help="a network of your own, such as 123-77-33-5")
-    parser.add_argument("--batch", type=int, default=32, help="with --dims (default: 32)")
-    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="with --dims")
-    parser.add_argument("--loss", choices=LOSSES, default="cross_entropy", help="with --dims")
+    add_choice(parser)
     parser.add_argument("--peers", nargs="*", choices=PEERS, help="default: all that are installed")
     parser.add_argument(
         "--tasks", nargs="+", choices=TASKS, help="default: train and infer; epoch with B"
@@ -47,23 +43,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if options.rounds:
         options.effort = options.effort._replace(rounds=options.rounds)
     try:
-        options.workloads = _workloads(options)
+        options.workloads = chosen(options)
     except ValueError as error:
         parser.error(str(error))
     return options
-
-
-def _workloads(options: argparse.Namespace) -> list[Workload]:
-    letters = "".join(options.workloads).upper()
-    if unknown := sorted(set(letters) - STANDARD.keys()):
-        raise ValueError(f"no workload {', '.join(unknown)}; there are {', '.join(STANDARD)}")
-    chosen = [STANDARD[letter] for letter in letters]
-    if options.dims:
-        dims = tuple(int(width) for width in options.dims.split("-"))
-        if len(dims) < 2 or min(*dims, options.batch) < 1:
-            raise ValueError("--dims needs at least two widths; they and --batch at least 1")
-        chosen.append(Workload("own", dims, options.batch, options.activation, options.loss))
-    return chosen or list(STANDARD.values())
 
 
 def peers(chosen: Sequence[str] | None, *, slow: bool) -> list[str]:

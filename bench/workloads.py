@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -171,3 +172,32 @@ STANDARD = {
         Workload("H", (8, 64, 64, 4), 32, "relu", "mse", tasks=("infer",)),
     )
 }
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Let a command line name workloads, or describe one of its own."""
+    parser.add_argument("workloads", nargs="*", help="letters, such as A or ABC; all by default")
+    parser.add_argument("--dims", help="a network of your own, such as 123-77-33-5")
+    parser.add_argument("--batch", type=int, default=32, help="with --dims (default: 32)")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="with --dims")
+    parser.add_argument("--loss", choices=LOSSES, default="cross_entropy", help="with --dims")
+
+
+def chosen(options: argparse.Namespace) -> list[Workload]:
+    """Return the workloads that a command line names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such workload.
+    """
+    letters = "".join(options.workloads).upper()
+    if unknown := sorted(set(letters) - STANDARD.keys()):
+        raise ValueError(f"no workload {', '.join(unknown)}; there are {', '.join(STANDARD)}")
+    found = [STANDARD[letter] for letter in letters]
+    if options.dims:
+        dims = tuple(int(width) for width in options.dims.split("-"))
+        if len(dims) < 2 or min(*dims, options.batch) < 1:
+            raise ValueError("--dims needs at least two widths; they and --batch at least 1")
+        found.append(Workload("own", dims, options.batch, options.activation, options.loss))
+    return found or list(STANDARD.values())

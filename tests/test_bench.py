@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -16,14 +18,27 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from bench import __main__ as bench
-from bench import ablation, floor, kernels, landscape, measure, readme, report, suite, untuned
+from bench import (
+    ablation,
+    compare,
+    floor,
+    kernels,
+    landscape,
+    measure,
+    profile,
+    readme,
+    report,
+    suite,
+    untuned,
+)
 from bench.__main__ import parse
 from bench.floor import Floor
 from bench.sides import OURS, PEERS, SIDES, Entry, missing, side_class
 from bench.worker import ONE_THREAD_OF_XLA, Task, Worker, WorkerError, environment
-from bench.workloads import ACTIVATIONS, LOSSES, STANDARD, Workload
+from bench.workloads import ACTIVATIONS, LOSSES, STANDARD, Array, Workload
 
 import fastmlp as fm
+from fastmlp import _core, training
 
 TRAIN, ONE = Task("train", 4), Task("infer", 1)
 
@@ -464,3 +479,54 @@ def test_ablation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = [label for label, _, _ in ablation.VARIANTS]
     assert list(written(path)[0]["microseconds"]) == labels
     assert len(capsys.readouterr().out.splitlines()) == len(labels) + 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_profile(threads: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert profile.main(["--dims", "5-40-3", "--batch", "7", "--threads", str(threads)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    forward, gradient = (
+        next(line for line in lines if line.startswith(f"MatMul              {shape} "))
+        for shape in ("7 x 40 x 5", "40 x 3 x 7, a transposed")
+    )
+    assert forward.endswith("%")  # of the peak
+    assert gradient.endswith("%")
+    assert sum(line.startswith("Gather") for line in lines) == 1
+    together, unwatched = (float(line.split()[-1]) for line in lines[-2:])
+    assert together > 0
+    assert unwatched > 0
+
+
+def test_profile_takes_the_steps_of_fit() -> None:
+    x, y = np.ones((20, 3), np.float32), np.zeros(20, np.int32)
+
+    def trained(train: Callable[[fm.Sequential], object]) -> list[Array]:
+        model = fm.Sequential([fm.Input(3), fm.Dense(4, "tanh"), fm.Dense(2)], seed=0)
+        model.compile(loss="cross_entropy")
+        train(model)
+        return model.get_weights()
+
+    records: list[tuple[str, str, int]] = []
+    profiled = trained(lambda model: records.extend(training.profile(model, x, y, 5, 4)[0]))
+    fitted = trained(lambda model: model.fit(x, y, batch_size=5, verbose=0))
+    assert all(np.array_equal(a, b) for a, b in zip(profiled, fitted))
+    assert ("MatMul", "5 x 4 x 3", 2 * 5 * 4 * 3) in records
+    with pytest.raises(ValueError, match="1 to 4 steps"):
+        trained(lambda model: training.profile(model, x, y, 5, 5))
+
+
+def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = tmp_path / "fastmlp"
+    shutil.copytree(Path(fm.__file__).parent, package, ignore=shutil.ignore_patterns("*.pyc"))
+    shutil.copy(_core.__file__, package)  # an editable installation keeps it elsewhere
+    assert compare.main([str(tmp_path)] * 2 + ["E", "--seconds", "0.1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("MatMul 4 x 10 x 2" in line for line in lines)
+    assert lines[-1].startswith("a step ")
+    assert all(0.1 < float(line.split()[-1]) < 10 for line in lines[3:])
+
+
+def test_compare_takes_what_only_one_build_has() -> None:
+    text = compare.table({"a": [2e-6], "b": [1e-6]}, {"a": [1e-6], "c": [1e-6]})
+    assert [line.split()[0] for line in text.splitlines()[1:]] == ["a", "c", "b"]
+    assert text.splitlines()[1].split() == ["a", "2.00", "1.00", "2.00"]

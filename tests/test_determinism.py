@@ -400,3 +400,31 @@ def test_every_order_of_three_rows_is_about_as_likely():
     # Six orders, 1000 each with a deviation of sqrt(6000 * 1/6 * 5/6) = 29.
     assert len(counts) == 6
     assert all(abs(count - 1000) < 5 * 29 for count in counts.values())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("rows", "batch"), [(5, 2), (7, 7), (300, 64), (1025, 1000), (4096, 300)])
+def test_fit_takes_the_rows_in_the_order_of_the_permutation(rows, batch, threads):
+    # Gather works its order out by vectors, many at a time; `permutation` does it one by one.
+    class Sums(fm.callbacks.Callback):
+        def on_train_begin(self, logs):
+            self.totals = [0.0]
+
+        def on_batch_end(self, batch_number, logs):
+            seen = min((batch_number + 1) * batch, rows)
+            self.totals.append(logs["loss"] * seen)
+
+    model = fm.Sequential([fm.Input(1), fm.Dense(1, use_bias=False)], seed=3, dtype="float64")
+    model.set_weights([np.zeros((1, 1))])
+    model.compile(fm.SGD(1e-300), loss="mae")
+    sums = Sums()
+    before = fm.get_num_threads()
+    fm.set_num_threads(threads)
+    try:
+        x, y = np.ones((rows, 1)), np.arange(rows, dtype=float)[:, None]
+        model.fit(x, y, batch_size=batch, epochs=1, verbose=0, callbacks=[sums])
+    finally:
+        fm.set_num_threads(before)
+    order = fm.kernels.permutation(rows, seed=3, epoch=0)
+    expected = [order[start : start + batch].sum() for start in range(0, rows, batch)]
+    np.testing.assert_allclose(np.diff(sums.totals), expected, rtol=1e-12)

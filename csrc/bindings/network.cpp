@@ -91,6 +91,31 @@ class Extents {
   std::vector<Operand> batch_;
 };
 
+// Each record as a profile shows it: name, shape, and a product's floating-point operations.
+py::list describe(const Program& program, std::int64_t batch) {
+  auto size = [&](std::int64_t rows) { return rows == Operand::batch ? batch : rows; };
+  py::list result;
+  for (Record record : program.records) {
+    std::visit(
+        [&](auto& r) {
+          Operand first;
+          r.each([&](const Operand& o) { first = first ? first : o; });
+          std::string shape;
+          std::int64_t operations = 0;
+          if (first) shape = std::to_string(size(first.rows)) + " x " + std::to_string(first.cols);
+          if constexpr (std::is_same_v<std::decay_t<decltype(r)>, MatMul>) {
+            const std::int64_t depth = r.transpose_a ? size(r.a.rows) : r.a.cols;
+            shape += " x " + std::to_string(depth);
+            shape += r.transpose_a ? ", a transposed" : r.transpose_b ? ", b transposed" : "";
+            operations = 2 * program.replicas * size(first.rows) * first.cols * depth;
+          }
+          result.append(py::make_tuple(r.name, shape, operations));
+        },
+        record);
+  }
+  return result;
+}
+
 class Plan {
  public:
   Plan(const nn::Network& network, const nn::PlanOptions& options)
@@ -118,6 +143,33 @@ class Plan {
     call.seconds = seconds;
     py::gil_scoped_release release;
     return nn::train(*executable_, backend_, call);
+  }
+
+  // Steps of whole batches from the first row on: what each record is, how many operations it has
+  // as a product, and the seconds (steps, members, records) that it was worked on and waited for.
+  py::tuple profile(const Arguments& arguments, std::int64_t total_rows, std::int64_t steps) {
+    if (steps < 1 || steps > total_rows / rows_)
+      fail("profile", "1 to " + std::to_string(total_rows / rows_) + " steps",
+           std::to_string(steps));
+    check(arguments, rows_, total_rows);
+    Profile profile;
+    Launch launch;
+    launch.buffers = arguments.data();
+    launch.rows = rows_;
+    launch.total_rows = total_rows;
+    launch.repeat = steps;
+    launch.profile = &profile;
+    {
+      py::gil_scoped_release release;
+      executable_->run(launch);
+    }
+    auto cells = [&](const std::vector<float>& seconds) {
+      return py::array_t<float>({py::ssize_t(steps), py::ssize_t(profile.members),
+                                 py::ssize_t(executable_->program().records.size())},
+                                seconds.data());
+    };
+    return py::make_tuple(describe(executable_->program(), rows_), cells(profile.working),
+                          cells(profile.waiting));
   }
 
   std::int64_t workspace() const { return workspace_; }
@@ -257,7 +309,8 @@ void add_network(py::module_& module) {
   py::class_<Plan>(module, "Plan")
       .def_property_readonly("workspace", &Plan::workspace)
       .def("run", &Plan::run)
-      .def("train", &Plan::train);
+      .def("train", &Plan::train)
+      .def("profile", &Plan::profile);
 
   py::class_<nn::Network, std::shared_ptr<nn::Network>>(module, "Network")
       .def(

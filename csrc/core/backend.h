@@ -4,10 +4,18 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "core/program.h"
 
 namespace fastmlp {
+
+// Where the time of a run went: for each step, member of the team and record, the seconds that the
+// member worked on it, and waited for the others before.
+struct Profile {
+  int members = 1;
+  std::vector<float> working, waiting;
+};
 
 struct Launch {
   void* const* buffers = nullptr;  // by buffer number; device memory
@@ -15,6 +23,7 @@ struct Launch {
   std::int64_t total_rows = 0;     // that Gather draws from
   std::int64_t repeat = 1;         // steps; the state in `step_state` moves from one to the next
   void* stream = nullptr;
+  Profile* profile = nullptr;  // to be filled: all members run all steps, and clocks are read
 };
 
 // A program made ready for one device. Running it allocates nothing that outlives the call.
@@ -22,6 +31,7 @@ class Executable {
  public:
   virtual ~Executable() = default;
   virtual void run(const Launch& launch) = 0;
+  virtual const Program& program() const = 0;
 };
 
 class Backend {
@@ -40,6 +50,6 @@ class Backend {
 
 // A backend in another extension module is handed over as a capsule of this name; the number
 // changes with this file or anything that it includes.
-constexpr const char* backend_capsule = "fastmlp.Backend.1";
+constexpr const char* backend_capsule = "fastmlp.Backend.2";
 
 }  // namespace fastmlp

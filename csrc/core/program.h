@@ -1,5 +1,6 @@
 // A network's forward, backward and update as data: a list of plain records over buffer offsets.
-// `each(f)` of a record calls f for every operand it has, those first that the record writes.
+// `each(f)` of a record calls f for every operand it has, those first that the record writes; its
+// `name` is for people.
 //
 // `nn/` writes programs and a backend executes them as it likes: record by record, on a thread
 // team, as a captured graph, or as one kernel. Every record has a leading replica dimension,
@@ -61,6 +62,7 @@ inline bool same_place(const Operand& a, const Operand& b) {
 // x[i] = from_x[order(row + i)], and likewise the target and, where there is one, the weight: the
 // rows of the next batch, shuffled or in place.
 struct Gather {
+  static constexpr const char* name = "Gather";
   Operand x, target, weight;
   Operand from_x, from_target, from_weight;
   bool shuffled = false;
@@ -72,6 +74,7 @@ struct Gather {
 };
 
 struct Copy {
+  static constexpr const char* name = "Copy";
   Operand out, in;
 
   template <class F>
@@ -84,6 +87,7 @@ struct Copy {
 // forward, out = activation(a b + bias), and `before` receives a b + bias where it is kept;
 // backward, out = (a b) activation'(kept).
 struct MatMul {
+  static constexpr const char* name = "MatMul";
   Operand out, a, b;
   bool transpose_a = false, transpose_b = false;
   Operand bias, before;
@@ -98,6 +102,7 @@ struct MatMul {
 
 // out[0] = the sum of the rows of in, added in ascending order.
 struct ColumnSum {
+  static constexpr const char* name = "ColumnSum";
   Operand out, in;
 
   template <class F>
@@ -107,6 +112,7 @@ struct ColumnSum {
 };
 
 struct BiasAdd {
+  static constexpr const char* name = "BiasAdd";
   Operand out, in, bias;
 
   template <class F>
@@ -117,6 +123,7 @@ struct BiasAdd {
 
 // Any of `Functions`; a network's are activations.
 struct ActivationForward {
+  static constexpr const char* name = "ActivationForward";
   Operand out, in;
   Activation activation;
 
@@ -128,6 +135,7 @@ struct ActivationForward {
 
 // out = gradient * activation'(kept)
 struct ActivationBackward {
+  static constexpr const char* name = "ActivationBackward";
   Operand out, gradient, kept;
   Activation activation;
 
@@ -138,6 +146,7 @@ struct ActivationBackward {
 };
 
 struct Softmax {
+  static constexpr const char* name = "Softmax";
   Operand out, in;
 
   template <class F>
@@ -148,6 +157,7 @@ struct Softmax {
 
 // out = y (gradient - sum_j gradient_j y_j)
 struct SoftmaxBackward {
+  static constexpr const char* name = "SoftmaxBackward";
   Operand out, gradient, y;
 
   template <class F>
@@ -159,6 +169,7 @@ struct SoftmaxBackward {
 // Inverted dropout: out = in / (1 - rate) where an element is kept, else 0. The mask is a function
 // of the place, so the backward pass is this record again, on the gradient.
 struct Dropout {
+  static constexpr const char* name = "Dropout";
   Operand out, in;
   double rate = 0;
   std::uint64_t layer = 0;
@@ -171,6 +182,7 @@ struct Dropout {
 
 // row_loss[i] = w_i loss_i; gradient (where wanted) = w_i d loss_i / d prediction / divisor.
 struct Loss {
+  static constexpr const char* name = "Loss";
   Operand row_loss, gradient, prediction, target, weight;
   int loss = 0;        // its place in Losses
   double divisor = 0;  // 0: the batch size
@@ -186,6 +198,7 @@ enum class MetricKind : std::uint8_t { accuracy, mse, mae };
 // row_value[i] = the metric of row i. Accuracy is argmax against argmax or label; for one output,
 // or outputs that are decided one by one, which side of `threshold` they are on.
 struct Metric {
+  static constexpr const char* name = "Metric";
   Operand row_value, prediction, target;
   MetricKind kind = MetricKind::accuracy;
   bool elementwise = false;
@@ -200,6 +213,7 @@ struct Metric {
 // StepState.sums[slot] += sum of in; where `check` is set and the sum is not finite, the state says
 // so and the rest of the step is not made.
 struct Accumulate {
+  static constexpr const char* name = "Accumulate";
   Operand in;
   int slot = 0;
   bool check = false;
@@ -212,12 +226,14 @@ struct Accumulate {
 
 // Counts a training forward pass (StepState.forward).
 struct BeginForward {
+  static constexpr const char* name = "BeginForward";
   template <class F>
   void each(F) {}
 };
 
 // Takes the step's learning rate and derives from it what the update needs.
 struct BeginUpdate {
+  static constexpr const char* name = "BeginUpdate";
   Update update;
 
   template <class F>
@@ -226,6 +242,7 @@ struct BeginUpdate {
 
 // StepState.gradient_scale = min(1, limit / norm of the gradient).
 struct ClipNorm {
+  static constexpr const char* name = "ClipNorm";
   Operand gradient, partial;  // one partial sum of squares for each block of the gradient
   double limit = 0;
 
@@ -236,6 +253,7 @@ struct ClipNorm {
 };
 
 struct ApplyUpdate {
+  static constexpr const char* name = "ApplyUpdate";
   Operand parameter, gradient, moment[3];
   Update update;
 
@@ -247,6 +265,7 @@ struct ApplyUpdate {
 
 // Moves the row cursor, counts the update, and goes on to the next learning rate.
 struct EndStep {
+  static constexpr const char* name = "EndStep";
   template <class F>
   void each(F) {}
 };

@@ -76,28 +76,42 @@ class Permutation {
   }
 
   FASTMLP_FN std::uint64_t operator()(std::uint64_t i) const {
-    do i = encrypt(i);
-    while (i >= n_);
+    do {
+      std::uint32_t left = std::uint32_t(i >> right_), right = std::uint32_t(i & mask(right_));
+      encrypt(left, right);
+      i = std::uint64_t(left) << right_ | right;
+    } while (i >= n_);
     return i;
+  }
+
+  FASTMLP_FN std::uint64_t size() const { return n_; }
+  // Whether every number it meets on its walks has 32 bits: then `step` may be used.
+  FASTMLP_FN bool is_narrow() const { return left_ + right_ <= 32; }
+  // One step of the walk, for a number of 32 bits or a vector of them.
+  template <class U>
+  FASTMLP_FN U step(U i) const {
+    U left = i >> right_, right = i & mask(right_);
+    encrypt(left, right);
+    return left << right_ | right;
   }
 
  private:
   static constexpr int rounds = 8;
 
   // murmur3's finalizer: every input bit reaches every output bit.
-  static FASTMLP_FN std::uint32_t mix(std::uint32_t h) {
+  template <class U>
+  static FASTMLP_FN U mix(U h) {
     h = (h ^ (h >> 16)) * 0x85EBCA6Bu;
     h = (h ^ (h >> 13)) * 0xC2B2AE35u;
     return h ^ (h >> 16);
   }
 
-  FASTMLP_FN std::uint64_t encrypt(std::uint64_t i) const {
-    std::uint32_t left = std::uint32_t(i >> right_), right = std::uint32_t(i & mask(right_));
+  template <class U>
+  FASTMLP_FN void encrypt(U& left, U& right) const {
     for (int round = 0; round < rounds; round += 2) {
       left = (left ^ mix(right + key_[round])) & mask(left_);
       right = (right ^ mix(left + key_[round + 1])) & mask(right_);
     }
-    return std::uint64_t(left) << right_ | right;
   }
 
   static FASTMLP_FN std::uint32_t mask(int bits) {

@@ -37,10 +37,20 @@ class CpuExecutable : public Executable {
     }
   }
 
+  const Program& program() const override { return program_; }
+
   void run(const Launch& launch) override {
     // The number of threads is asked for last: that is a call of the system.
     const double work = operations_ + operations_per_row_ * double(launch.rows);
-    const int most = work < worth_barriers ? 1 : num_threads();
+    const int most = work < worth_barriers && !launch.profile ? 1 : num_threads();
+    if (launch.profile) {
+      launch.profile->members = most;
+      const std::size_t cells = std::size_t(launch.repeat) * std::size_t(most) * steps_.size();
+      launch.profile->working.assign(cells, 0);
+      launch.profile->waiting.assign(cells, 0);
+      run_with_team(launch, most, false);
+      return;
+    }
     if (most == 1) {
       run_alone(launch);
       return;
@@ -91,19 +101,58 @@ class CpuExecutable : public Executable {
       const FlushToZero flush;
       const Run run{j.launch,     j.self->program_.replicas, member, j.members, j.barrier,
                     Memory::own()};
-      const bool completed = j.self->work(run, j.before);
+      const bool completed = j.launch.profile ? j.self->work(run, j.before, Stopwatch(run))
+                                              : j.self->work(run, j.before, NoClock());
       if (member == 0) j.completed = completed;
     };
     return run_on_team(members, body, &job, more) ? job.completed : run_alone(launch);
   }
 
-  bool work(const Run& run, const std::vector<bool>& meet_before) const {
+  // What tells a profile where the time goes, and its absence.
+  struct NoClock {
+    void waited() {}
+    void worked() {}
+    void end_step() {}
+  };
+  class Stopwatch {
+   public:
+    explicit Stopwatch(const Run& run)
+        : profile_(*run.launch.profile),
+          records_(profile_.working.size() / std::size_t(run.launch.repeat * run.members)),
+          to_next_step_(records_ * std::size_t(run.members - 1)),
+          place_(records_ * std::size_t(run.member)) {}
+    void waited() { profile_.waiting[place_] = lap(); }
+    void worked() { profile_.working[place_++] = lap(); }
+    void end_step() {
+      profile_.waiting[place_ - 1] += lap();
+      place_ += to_next_step_;
+    }
+
+   private:
+    using Clock = std::chrono::steady_clock;
+
+    float lap() {
+      const Clock::time_point now = Clock::now();
+      return std::chrono::duration<float>(now - std::exchange(last_, now)).count();
+    }
+
+    Profile& profile_;
+    const std::size_t records_, to_next_step_;
+    std::size_t place_;
+    Clock::time_point last_ = Clock::now();
+  };
+
+  template <class Watch>
+  bool work(const Run& run, const std::vector<bool>& meet_before, Watch watch) const {
     for (std::int64_t step = 0; step < run.launch.repeat; ++step) {
       for (std::size_t i = 0; i < steps_.size(); ++i) {
         if (meet_before[i]) run.barrier.wait();
+        watch.waited();
         if (!steps_[i].execute(*steps_[i].record, run)) return false;
+        watch.worked();
       }
       run.barrier.wait();
+      watch.end_step();
     }
     return true;
   }

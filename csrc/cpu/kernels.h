@@ -9,6 +9,7 @@
 
 #include "core/activation.h"
 #include "core/program.h"
+#include "core/random.h"
 #include "core/update.h"
 
 namespace fastmlp::cpu {
@@ -65,7 +66,8 @@ template <class T>
 constexpr std::int64_t matmul_rows = 960 / sizeof(T);
 constexpr std::int64_t matmul_depth = 512;
 template <class T>
-constexpr std::int64_t matmul_scratch = matmul_depth * (matmul_panel<T> + matmul_rows<T>);
+constexpr std::int64_t matmul_scratch =
+    matmul_depth * matmul_panel<T> + (matmul_depth + 64 / sizeof(T)) * matmul_rows<T>;
 
 template <class T>
 struct Kernels {
@@ -93,6 +95,9 @@ struct Kernels {
                   std::int64_t cols, const DropoutMask& mask);
   void (*update)(T* p, const T* g, T* const moments[3], std::int64_t size, const Update& update,
                  const StepState& state);
+  // rows[i] = permutation(first + i), i < n
+  void (*permute)(std::int64_t* rows, std::int64_t first, std::int64_t n,
+                  const Permutation& permutation);
   // Multiply-adds in registers; returns how many floating-point operations.
   double (*multiply_add)(std::int64_t steps, T* result);
 };

@@ -35,13 +35,19 @@ struct RowCopy {
     if (!to) return;
     char* const out = to + row * to_stride;
     const char* const in = from + source * from_stride;
-    if (bytes > 64) {
+    if (bytes > 256) {
       std::memcpy(out, in, bytes);
-    } else {  // a call would take longer than the copy
+    } else if (bytes >= 16) {  // a call would take longer than the copy
+      for (std::size_t i = 0; i < bytes - 16; i += 16) std::memcpy(out + i, in + i, 16);
+      std::memcpy(out + bytes - 16, in + bytes - 16, 16);
+    } else {
       for (std::size_t i = 0; i < bytes; i += 4) std::memcpy(out + i, in + i, 4);
     }
   }
-  void fetch(std::int64_t source) const { __builtin_prefetch(from + source * from_stride); }
+  void fetch(std::int64_t source) const {
+    const char* const row = from + source * from_stride;
+    for (std::size_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+  }
 };
 
 template <class T>
@@ -246,17 +252,22 @@ void execute(const ClipNorm& record, const Run& run) {
 
 template <class T>
 void execute(const ApplyUpdate& record, const Run& run) {
-  // A flat array is one long row, cut into blocks; a matrix of a user's own goes row by row.
-  constexpr std::int64_t block = 8192;
-  const std::int64_t cols = record.parameter.cols, blocks = (cols + block - 1) / block;
-  run.each_task(record.parameter.rows * blocks, [&](std::int64_t r, std::int64_t task) {
-    const std::int64_t row = task / blocks, first = task % blocks * block;
+  // A flat array is shared out by cache lines; a matrix of a user's own goes row by row.
+  constexpr std::int64_t line = 64 / sizeof(T);
+  const Operand& all = record.parameter;
+  auto update = [&](std::int64_t r, std::int64_t row, std::int64_t first, std::int64_t n) {
     T* moments[3];
     for (int i = 0; i < 3; ++i)
       moments[i] = record.moment[i] ? run.matrix<T>(record.moment[i], r)[row] + first : nullptr;
-    kernels<T>().update(run.matrix<T>(record.parameter, r)[row] + first,
-                        run.matrix<const T>(record.gradient, r)[row] + first, moments,
-                        std::min(block, cols - first), record.update, run.state(r));
+    kernels<T>().update(run.matrix<T>(all, r)[row] + first,
+                        run.matrix<const T>(record.gradient, r)[row] + first, moments, n,
+                        record.update, run.state(r));
+  };
+  if (all.rows > 1)
+    return run.each_task(all.rows,
+                         [&](std::int64_t r, std::int64_t row) { update(r, row, 0, all.cols); });
+  run.each_rows((all.cols + line - 1) / line, [&](std::int64_t r, std::int64_t i, std::int64_t n) {
+    update(r, 0, i * line, std::min(n * line, all.cols - i * line));
   });
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/random.h"
 #include "core/step_state.h"
+#include "cpu/kernels.h"
 
 namespace fastmlp::cpu {
 
@@ -28,8 +29,7 @@ class RowOrder {
     if (first < begin_ || first + n > end_) {
       begin_ = first;
       end_ = std::min(total, first + (ahead ? most : n));
-      for (std::int64_t i = begin_; i < end_; ++i)
-        rows_[i - begin_] = std::int64_t(permutation_(std::uint64_t(i)));
+      kernels<float>().permute(rows_, begin_, end_ - begin_, permutation_);
     }
     return rows_ + (first - begin_);
   }

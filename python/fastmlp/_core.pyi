@@ -182,6 +182,15 @@ class Plan:
     def train(self, arguments: Arguments, total_rows: int, steps: int, seconds: float) -> int:
         """Run at most `steps` steps, until the rows end or the time is up; return how many."""
 
+    def profile(
+        self, arguments: Arguments, total_rows: int, steps: int
+    ) -> tuple[list[tuple[str, str, int]], Array, Array]:
+        """Run steps of whole batches; return where the time went.
+
+        Each record's name, shape and operations as a product; then the seconds, shape (steps,
+        members, records), that members worked on it and waited for others before it.
+        """
+
 class Inference:
     """A trained network, for the low-latency call."""
 

@@ -272,6 +272,27 @@ class Engine:
         It ends with the rows, after `steps`, when `seconds` are over, or after a loss that is not
         finite, whose update is not made.
         """
+        plan = self._training_plan(
+            x, target, weight, loss, metrics, optimizer, batch_size, shuffle, steps
+        )
+        done = plan.train(self._arguments, len(x), steps, seconds)
+        if self.stopped:
+            self.state["forward"] -= 1  # the step that was given up
+        return done
+
+    def _training_plan(
+        self,
+        x: Array,
+        target: Array,
+        weight: Array | None,
+        loss: Loss,
+        metrics: Sequence[str],
+        optimizer: Optimizer,
+        batch_size: int,
+        shuffle: bool,
+        steps: int,
+    ) -> Plan:
+        """Return the plan of whole steps, with everything that they work on in the arguments."""
         plan = self._plan(
             "train",
             min(batch_size, len(x)),
@@ -290,10 +311,25 @@ class Engine:
         arguments = self._arguments
         arguments["input"], arguments["target"], arguments["weight"] = x, target, weight
         self._use_optimizer(arguments, optimizer, steps)
-        done = plan.train(arguments, len(x), steps, seconds)
-        if self.stopped:
-            self.state["forward"] -= 1  # the step that was given up
-        return done
+        return plan
+
+    def profile(
+        self,
+        x: Array,
+        target: Array,
+        loss: Loss,
+        metrics: Sequence[str],
+        optimizer: Optimizer,
+        *,
+        batch_size: int,
+        steps: int,
+    ) -> tuple[list[tuple[str, str, int]], Array, Array]:
+        """Train from the first row on and return where the time went: see `Plan.profile`."""
+        self.begin_epoch()
+        plan = self._training_plan(
+            x, target, None, loss, metrics, optimizer, batch_size, True, steps
+        )
+        return plan.profile(self._arguments, len(x), steps)
 
     @property
     def stopped(self) -> bool:

@@ -406,6 +406,19 @@ def train_on_batch(model: Sequential, x: Any, y: Any, sample_weight: Any) -> flo
     return sums.logs()["loss"]
 
 
+def profile(
+    model: Sequential, x: Any, y: Any, batch_size: int, steps: int
+) -> tuple[list[tuple[str, str, int]], Array, Array]:
+    """Make whole steps as `fit` does and say where their time goes: see `Engine.profile`."""
+    model._check_idle("profile")
+    loss, optimizer = _compiled(model, "profile")
+    data = _prepare(model, "profile", x, y, None)
+    metrics = _Sums(model.metrics).native_names
+    return model._engine.profile(
+        data.x, data.target, loss, metrics, optimizer, batch_size=batch_size, steps=steps
+    )
+
+
 def evaluate(
     model: Sequential, x: Any, y: Any, sample_weight: Any, chunk: int | None
 ) -> dict[str, float]:

@@ -7,35 +7,44 @@
 
 namespace fastmlp::cpu::FASTMLP_ISA {
 
+// Arguments by value: what a lambda refers to would be read anew after every store.
+template <class Kind, class T>
+FASTMLP_FN void forward_rows(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
+                             std::int64_t rows, std::int64_t cols, double parameter) {
+  using V = Vec<T>;
+  const V a(parameter);
+  for_block<T>(rows, cols, [&](std::int64_t i, std::int64_t j, auto n) {
+    V z = V::load(x[i] + j, n);
+    if (bias) z = z + V::load(bias + j, n);
+    if (before) z.store(before[i] + j, n);
+    Kind::forward(z, a).store(y[i] + j, n);
+  });
+}
+
 template <class T>
 void activation_forward(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
                         std::int64_t rows, std::int64_t cols, const Activation& activation) {
-  using V = Vec<T>;
   Functions::visit(activation.index, [&](auto kind) {
-    const V a(activation.parameter);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      for_columns<T>(cols, [&](std::int64_t j, auto n) {
-        V z = V::load(x[i] + j, n);
-        if (bias) z = z + V::load(bias + j, n);
-        if (before) z.store(before[i] + j, n);
-        decltype(kind)::forward(z, a).store(y[i] + j, n);
-      });
-    }
+    forward_rows<decltype(kind)>(y, before, x, bias, rows, cols, activation.parameter);
+  });
+}
+
+template <class Kind, class T>
+FASTMLP_FN void backward_rows(Rows<T> dx, Rows<const T> dy, Rows<const T> kept, std::int64_t rows,
+                              std::int64_t cols, double parameter) {
+  using V = Vec<T>;
+  const V a(parameter);
+  for_block<T>(rows, cols, [&](std::int64_t i, std::int64_t j, auto n) {
+    const V slope = Kind::derivative(V::load(kept[i] + j, n), a);
+    (V::load(dy[i] + j, n) * slope).store(dx[i] + j, n);
   });
 }
 
 template <class T>
 void activation_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> kept, std::int64_t rows,
                          std::int64_t cols, const Activation& activation) {
-  using V = Vec<T>;
   Activations::visit(activation.index, [&](auto kind) {
-    const V a(activation.parameter);
-    for (std::int64_t i = 0; i < rows; ++i) {
-      for_columns<T>(cols, [&](std::int64_t j, auto n) {
-        const V slope = decltype(kind)::derivative(V::load(kept[i] + j, n), a);
-        (V::load(dy[i] + j, n) * slope).store(dx[i] + j, n);
-      });
-    }
+    backward_rows<decltype(kind)>(dx, dy, kept, rows, cols, activation.parameter);
   });
 }
 

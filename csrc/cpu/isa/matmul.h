@@ -241,6 +241,20 @@ struct Groups {
   FASTMLP_FN std::int64_t rows(std::int64_t group) const { return each + (group < longer); }
 };
 
+// A block of rows of a, at a distance of an odd number of cache lines.
+template <class T>
+constexpr std::int64_t packed_row = depth + 64 / sizeof(T);
+static_assert((depth * sizeof(double) / 64) % 2 == 0);
+
+template <class T>
+FASTMLP_FN void pack_rows(T* packed, std::int64_t rows, const T* a, std::int64_t stride,
+                          std::int64_t k) {
+  for (std::int64_t i = 0; i < rows; ++i)
+    for_columns<T>(k, [&](std::int64_t j, auto n) {
+      Vec<T>::load(a + i * stride + j, n).store(packed + i * packed_row<T> + j, n);
+    });
+}
+
 // All groups of a block of a transposed a.
 template <class T>
 FASTMLP_FN void pack_groups(T* packed, std::int64_t rows, const T* a, std::int64_t stride,
@@ -307,8 +321,7 @@ struct Packing {
   // Copying costs less than reading from many pages, or from rows that fight for the same few sets
   // of a cache, where enough of c is made of it. A transposed b has no choice.
   FASTMLP_FN explicit Packing(const Product<T>& p)
-      : a(p.packing && p.transpose_a && p.n > 6 * panel_columns<T> && p.k > 64 &&
-          far_apart(p.a_stride)),
+      : a(p.packing && p.n > 6 * panel_columns<T> && p.k > 64 && far_apart(p.a_stride)),
         b(p.transpose_b || (p.packing && p.m >= 48 && far_apart(p.b_stride))) {}
 
   static FASTMLP_FN bool far_apart(std::int64_t stride) {
@@ -356,8 +369,10 @@ void matmul(const Product<T>& p) {
       block.c_stride = p.c_stride;
       block.accumulate = k > 0;
       const T* const a = p.a + (p.transpose_a ? k * p.a_stride + i : i * p.a_stride + k);
-      // For the widest panels; a narrower last one reads a itself.
-      if (packing.a) pack_groups(packed_a, m, a, p.a_stride, block.k);
+      if (packing.a && p.transpose_a)
+        pack_groups(packed_a, m, a, p.a_stride, block.k);
+      else if (packing.a)
+        pack_rows(packed_a, m, a, p.a_stride, block.k);
       for (std::int64_t j = 0; j < p.n; j += columns) {
         const std::int64_t n = p.n - j < columns ? p.n - j : columns;
         const std::int64_t vectors = n <= lanes ? 1 : (n + lanes - 1) / lanes;
@@ -376,9 +391,10 @@ void matmul(const Product<T>& p) {
         block.bias = p.bias ? p.bias + j : nullptr;
         block.last_lanes = int(n - (vectors - 1) * lanes);
         block.c = p.c + i * p.c_stride + j;
-        const bool packed = packing.a && vectors == panel_vectors;
+        // Packed groups are those of the widest panels; a narrower last one reads a itself.
+        const bool packed = packing.a && (vectors == panel_vectors || !p.transpose_a);
         block.a = packed ? packed_a : a;
-        block.a_stride = p.a_stride;
+        block.a_stride = packed ? packed_row<T> : p.a_stride;
         if (p.transpose_a)
           panel<T, true>(block, m, vectors, packed);
         else

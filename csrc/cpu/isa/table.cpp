@@ -4,6 +4,7 @@
 
 #include "cpu/isa/elementwise.h"
 #include "cpu/isa/loss.h"
+#include "cpu/isa/order.h"
 #include "cpu/isa/peak.h"
 #include "cpu/isa/reduce.h"
 #include "cpu/isa/update.h"
@@ -32,6 +33,7 @@ constexpr Kernels<T> table() {
           sum_of_squares<T>,
           dropout<T>,
           update<T>,
+          permute,
           multiply_add<T>};
 }
 

@@ -315,4 +315,20 @@ FASTMLP_FN void for_columns(std::int64_t cols, F&& f) {
   if (j < cols) f(j, int(cols - j));
 }
 
+// The same for each row: f(row, column, lanes). Narrow rows, of which there may be many, go without
+// an inner loop.
+template <class S, class F>
+FASTMLP_FN void for_block(std::int64_t rows, std::int64_t cols, F&& f) {
+  constexpr int lanes = Vec<S>::lanes;
+  constexpr std::integral_constant<int, lanes> all{};
+  if (cols == lanes) {
+    for (std::int64_t i = 0; i < rows; ++i) f(i, 0, all);
+  } else if (cols == 2 * lanes) {
+    for (std::int64_t i = 0; i < rows; ++i) f(i, 0, all), f(i, lanes, all);
+  } else {
+    for (std::int64_t i = 0; i < rows; ++i)
+      for_columns<S>(cols, [&](std::int64_t j, auto n) { f(i, j, n); });
+  }
+}
+
 }  // namespace fastmlp::cpu::FASTMLP_ISA
