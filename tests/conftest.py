@@ -17,6 +17,11 @@ collect_ignore = ["golden/make_golden.py"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+if os.environ.get("FASTMLP_EMULATE_CUDA") == "1":
+    import emulated
+
+    emulated.take_over()
+
 REQUIRE_CUDA = os.environ.get("FASTMLP_REQUIRE_CUDA") == "1"
 DEVICES = ["cpu", "cuda"] if REQUIRE_CUDA or fm.cuda.is_available() else ["cpu"]
 

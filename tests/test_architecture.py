@@ -19,7 +19,7 @@ ALLOWED_INCLUDES = {
     "core": r"core/",
     "nn": r"(core|nn)/",
     "cpu": r"(core|cpu)/|(cpuid|dlfcn|pthread|sched|unistd|immintrin|arm_neon)\.h$",
-    "cuda": r"(core|cuda)/|(cuda|cublas|nvrtc)",
+    "cuda": r"(core|cuda)/|(cuda|cublas|nvrtc)|(immintrin|ucontext)\.h$",
     "bindings": r"(core|nn|bindings|pybind11)/|(cpu|cuda)/(backend|machine)\.h$",
 }
 THREAD_HEADERS = {"atomic", "condition_variable", "future", "mutex", "shared_mutex", "thread"}
@@ -59,7 +59,9 @@ def forbidden_imports(module: str, source: str) -> list[str]:
 
 def sources(folder: str) -> list[Path]:
     return sorted(
-        path for path in (ROOT / "csrc" / folder).rglob("*") if path.suffix in {".h", ".cpp", ".cu"}
+        path
+        for path in (ROOT / "csrc" / folder).rglob("*")
+        if path.suffix in {".h", ".cpp", ".cu", ".cuh"}
     )
 
 

@@ -38,6 +38,14 @@ using Scalar = typename ScalarOf<T>::type;
 template <class T>
 inline constexpr bool is_single = std::is_same_v<Scalar<T>, float>;
 
+#if defined(__CUDA_ARCH__) || defined(FASTMLP_EMULATE_CUDA)
+template <class T>
+inline constexpr bool flushes_subnormals = is_single<T>;
+#else
+template <class T>
+inline constexpr bool flushes_subnormals = true;
+#endif
+
 // ---- primitives, for scalars ---------------------------------------------------------------
 
 FASTMLP_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -215,8 +223,12 @@ FASTMLP_FN T log1p(T x) {
 
 template <class T>
 FASTMLP_FN T sigmoid(T x) {
-  // From the bound on the result is 0.
-  return T(1) / (T(1) + exp_bounded(at_most(T(0) - x, T(exp_bound<T>))));
+  // From the bound on the result is subnormal, so 0; a GPU does not flush those of doubles.
+  const T y = T(1) / (T(1) + exp_bounded(at_most(T(0) - x, T(exp_bound<T>))));
+  if constexpr (flushes_subnormals<T>)
+    return y;
+  else
+    return select(x <= T(-exp_bound<T>), T(0), y);
 }
 
 // log(1 + exp(x))

@@ -34,7 +34,7 @@ struct Update {
 
 // Fills in what this step's update needs. Powers are taken in double: 1 - beta2 in float32 is off
 // by 1e-5 of itself.
-inline void begin_update(const Update& update, double learning_rate, StepState& state) {
+FASTMLP_FN void begin_update(const Update& update, double learning_rate, StepState& state) {
   state.learning_rate = learning_rate;
   state.gradient_scale = 1;
   if (update.rule == UpdateRule::adam) {

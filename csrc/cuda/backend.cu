@@ -1,0 +1,310 @@
+#include "cuda/backend.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "cuda/elementwise.cuh"
+#include "cuda/execution.cuh"
+#include "cuda/loss.cuh"
+#include "cuda/matmul.cuh"
+#include "cuda/reduce.cuh"
+
+namespace fastmlp::cuda {
+namespace {
+
+static_assert(std::is_trivially_copyable_v<Record>);
+
+// Once a loss is not finite, of whichever replica, nothing more is done: neither what is left of
+// the step nor the steps behind it.
+FASTMLP_DEVICE bool stopped(const Context& context) {
+  if (!context.may_stop) return false;
+  const auto* states = static_cast<const StepState*>(context.buffers[step_state]);
+  bool any = false;
+  for (std::int64_t r = 0; r < context.replicas; ++r) any |= states[r].not_finite != 0;
+  return any;
+}
+
+template <class T, class R>
+__global__ void __launch_bounds__(threads)
+    run_record(FASTMLP_PARAMETER R record, FASTMLP_PARAMETER Context context) {
+  if (stopped(context)) return;
+  for (std::int64_t r = blockIdx.y; r < context.replicas; r += gridDim.y)
+    execute<T>(record, Block{context, r, blockIdx.x, gridDim.x});
+}
+
+template <class T, int size>
+__global__ void __launch_bounds__(threads)
+    run_product(FASTMLP_PARAMETER MatMul record, FASTMLP_PARAMETER Context context) {
+  if (stopped(context)) return;
+  for (std::int64_t r = blockIdx.y; r < context.replicas; r += gridDim.y)
+    multiply<T, size>(record, Block{context, r, blockIdx.x, gridDim.x});
+}
+
+template <class T>
+FASTMLP_DEVICE void execute(const MatMul& record, const Block& block) {
+  const std::int64_t m = block.rows(record.out), n = record.out.cols;
+  if (m > 32 && n > 32)
+    multiply<T, 64>(record, block);
+  else if (m > 16 && n > 16)
+    multiply<T, 32>(record, block);
+  else
+    multiply<T, 16>(record, block);
+}
+
+// Calls the function of the record that it is: std::visit for the device.
+template <class T, class... Records>
+FASTMLP_DEVICE void execute_any(const std::variant<Records...>& record, const Block& block) {
+  auto as = [&](const auto* one) {
+    if (one) execute<T>(*one, block);
+  };
+  (as(std::get_if<Records>(&record)), ...);
+}
+
+// Whole steps of a small network, a block of threads to a replica: no launch between records, and
+// what one leaves for the next stays in the caches of one multiprocessor.
+template <class T>
+__global__ void __launch_bounds__(threads)
+    run_steps(const Record* records, int count, std::int64_t steps,
+              FASTMLP_PARAMETER Context context) {
+  const Block block{context, blockIdx.x, 0, 1};
+  for (std::int64_t step = 0; step < steps; ++step) {
+    for (int i = 0; i < count; ++i) {
+      if (context.may_stop && block.state().not_finite) return;
+      execute_any<T>(records[i], block);
+      __syncthreads();
+      if (const auto* clip = std::get_if<ClipNorm>(&records[i])) {
+        execute<T>(FinishClipNorm{*clip}, block);
+        __syncthreads();
+      }
+    }
+  }
+}
+
+// Whether a record works on the step's state, which none of its operands names.
+constexpr auto uses_state = [](const auto& record) {
+  using R = std::decay_t<decltype(record)>;
+  constexpr bool any = std::is_same_v<R, Gather> || std::is_same_v<R, Dropout> ||
+                       std::is_same_v<R, Accumulate> || std::is_same_v<R, BeginForward> ||
+                       std::is_same_v<R, BeginUpdate> || std::is_same_v<R, ClipNorm> ||
+                       std::is_same_v<R, ApplyUpdate> || std::is_same_v<R, EndStep>;
+  return any;
+};
+
+// Some blocks for each multiprocessor of any GPU there is; more would only wait.
+constexpr std::int64_t most_blocks = 2048;
+
+std::int64_t divided(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+dim3 grid(std::int64_t blocks, std::int64_t replicas) {
+  constexpr std::int64_t most_replicas = 65535;
+  return dim3(unsigned(std::clamp<std::int64_t>(blocks, 1, most_blocks)),
+              unsigned(std::min(replicas, most_replicas)));
+}
+
+// Enqueues a record's kernels on a stream.
+template <class T>
+struct Launcher {
+  const Context& context;
+  Stream stream;
+
+  std::int64_t rows(const Operand& operand) const {
+    return operand.rows == Operand::batch ? context.rows : operand.rows;
+  }
+  template <class R>
+  void run(const R& record, std::int64_t blocks) const {
+    launch(run_record<T, R>, grid(blocks, context.replicas), stream, record, context);
+  }
+  template <class R>
+  void elements(const R& record, std::int64_t count) const {
+    if (count > 0) run(record, divided(count, threads));
+  }
+  template <class R>
+  void all_rows(const R& record, std::int64_t count) const {
+    if (count > 0) run(record, divided(count, threads / warp));
+  }
+
+  void operator()(const Gather& r) const { all_rows(r, context.rows); }
+  void operator()(const Copy& r) const { elements(r, rows(r.out) * r.out.cols); }
+  void operator()(const BiasAdd& r) const { elements(r, rows(r.in) * r.in.cols); }
+  void operator()(const ActivationForward& r) const { elements(r, rows(r.in) * r.in.cols); }
+  void operator()(const ActivationBackward& r) const {
+    elements(r, rows(r.gradient) * r.gradient.cols);
+  }
+  void operator()(const Dropout& r) const { elements(r, divided(rows(r.in) * r.in.cols, 4)); }
+  void operator()(const ApplyUpdate& r) const { elements(r, r.parameter.rows * r.parameter.cols); }
+  void operator()(const ColumnSum& r) const { elements(r, r.in.cols); }
+  void operator()(const Softmax& r) const { all_rows(r, rows(r.in)); }
+  void operator()(const SoftmaxBackward& r) const { all_rows(r, rows(r.gradient)); }
+  void operator()(const Loss& r) const { all_rows(r, rows(r.prediction)); }
+  void operator()(const Metric& r) const { all_rows(r, rows(r.prediction)); }
+  void operator()(const Accumulate& r) const { run(r, 1); }
+  void operator()(const BeginForward& r) const { run(r, 1); }
+  void operator()(const BeginUpdate& r) const { run(r, 1); }
+  void operator()(const EndStep& r) const { run(r, 1); }
+  void operator()(const ClipNorm& r) const {
+    run(r, r.partial.cols);
+    run(FinishClipNorm{r}, 1);
+  }
+
+  // The largest tile of which there are enough for all multiprocessors: large ones read less,
+  // small ones are many.
+  void operator()(const MatMul& r) const {
+    const std::int64_t m = rows(r.out), n = r.out.cols;
+    if (m == 0 || n == 0) return;
+    constexpr std::int64_t enough = 128;
+    auto tiles = [&](std::int64_t size) { return divided(m, size) * divided(n, size); };
+    auto multiply = [&](auto size) {
+      launch(run_product<T, size>, grid(tiles(size), context.replicas), stream, r, context);
+    };
+    auto suits = [&](std::int64_t size) { return tiles(size) * context.replicas >= enough; };
+    if (sizeof(T) == 4 && suits(128))
+      multiply(std::integral_constant<int, 128>{});
+    else if (suits(64))
+      multiply(std::integral_constant<int, 64>{});
+    else if (suits(32))
+      multiply(std::integral_constant<int, 32>{});
+    else
+      multiply(std::integral_constant<int, 16>{});
+  }
+};
+
+template <class T>
+class CudaExecutable : public Executable {
+ public:
+  explicit CudaExecutable(Program program)
+      : program_(std::move(program)),
+        records_(program_.records.data(), program_.records.size() * sizeof(Record)) {
+    for (Record record : program_.records) {
+      std::visit([&](auto& r) { r.each([&](const Operand& o) { needs(o.buffer); }); }, record);
+      if (std::visit(uses_state, record)) needs(buffer_count - 1);
+      if (const auto* sum = std::get_if<Accumulate>(&record)) may_stop_ |= sum->check;
+    }
+  }
+
+  const Program& program() const override { return program_; }
+
+  void run(const Launch& launch) override {
+    if (launch.profile) throw std::runtime_error("profile: the CUDA backend has none; use nsys");
+    Context context{};
+    for (int i = 0; i < buffers_; ++i) context.buffers[i] = launch.buffers[i];
+    context.rows = launch.rows;
+    context.total_rows = launch.total_rows;
+    context.replicas = program_.replicas;
+    context.may_stop = may_stop_;
+    const auto stream = static_cast<Stream>(launch.stream);
+    if (in_one_kernel(context)) {
+      cuda::launch(run_steps<T>, dim3(unsigned(context.replicas)), stream,
+                   static_cast<const Record*>(records_.data()), int(program_.records.size()),
+                   launch.repeat, context);
+      return;
+    }
+    std::int64_t left = launch.repeat;
+    if (left >= captured_steps) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (!graph_ || !same(context, captured_)) {
+        graph_.capture([this, context](Stream s) {
+          for (int i = 0; i < captured_steps; ++i) enqueue(context, s);
+        });
+        captured_ = context;
+      }
+      for (; left >= captured_steps; left -= captured_steps) graph_.replay(stream);
+    }
+    for (; left > 0; --left) enqueue(context, stream);
+  }
+
+ private:
+  // Many enough for the launch of a graph to vanish among them, few enough to be captured fast.
+  static constexpr int captured_steps = 32;
+
+  // A program of fm.kernels has as many buffers as its operands say; one that works on the state,
+  // all that a network has.
+  void needs(int buffer) {
+    if (buffer >= Context::most_buffers) throw std::length_error("CUDA: too many buffers");
+    buffers_ = std::max(buffers_, buffer + 1);
+  }
+
+  // FASTMLP_CUDA_STEP=kernel or launches has it one way or the other, for checks and comparison.
+  bool in_one_kernel(const Context& context) const {
+    const char* const wanted = std::getenv("FASTMLP_CUDA_STEP");
+    if (!wanted || !*wanted) return fits_one_block(context);
+    if (std::strcmp(wanted, "kernel") != 0 && std::strcmp(wanted, "launches") != 0)
+      throw std::runtime_error("FASTMLP_CUDA_STEP: needs kernel or launches, got '" +
+                               std::string(wanted) + "'");
+    return std::strcmp(wanted, "kernel") == 0;
+  }
+
+  // Whether a step takes one multiprocessor less time than all of them with a launch for each
+  // record. The rates are estimates of an H100's, in seconds and operations a second.
+  bool fits_one_block(const Context& context) const {
+    constexpr double launch = 2e-6, barrier = 1e-6, one = 1e11, all = 1e13;
+    constexpr std::int64_t most_replicas = 1 << 16;
+    double operations = 0;
+    for (const Record& record : program_.records)
+      if (const auto* product = std::get_if<MatMul>(&record)) {
+        auto rows = [&](const Operand& o) {
+          return double(o.rows == Operand::batch ? context.rows : o.rows);
+        };
+        operations += 2 * rows(product->out) * double(product->out.cols) *
+                      (product->transpose_a ? rows(product->a) : double(product->a.cols));
+      }
+    const double records = double(program_.records.size());
+    return context.replicas <= most_replicas &&
+           records * barrier + operations / one <
+               records * launch + operations * double(context.replicas) / all;
+  }
+
+  static bool same(const Context& a, const Context& b) {
+    return std::equal(std::begin(a.buffers), std::end(a.buffers), std::begin(b.buffers)) &&
+           a.rows == b.rows && a.total_rows == b.total_rows;
+  }
+
+  void enqueue(const Context& context, Stream stream) const {
+    const Launcher<T> launcher{context, stream};
+    for (const Record& record : program_.records) std::visit(launcher, record);
+  }
+
+  const Program program_;
+  const DeviceCopy records_;
+  int buffers_ = 0;
+  bool may_stop_ = false;
+  std::mutex mutex_;
+  Graph graph_;
+  Context captured_{};
+};
+
+class CudaBackend : public Backend {
+ public:
+  Device device() const override { return Device::cuda; }
+
+  // Whole transactions of memory: rows that start at a multiple of 32 bytes.
+  std::int64_t leading_dimension(std::int64_t cols, DType dtype) const override {
+    const std::int64_t lane = 32 / size_of(dtype);
+    return divided(cols, lane) * lane;
+  }
+
+  std::unique_ptr<Executable> compile(Program program) override {
+    if (program.dtype == DType::float64)
+      return std::make_unique<CudaExecutable<double>>(std::move(program));
+    return std::make_unique<CudaExecutable<float>>(std::move(program));
+  }
+
+  void read(void* host, const void* device, std::size_t bytes, void* stream) override {
+    cuda::read(host, device, bytes, static_cast<Stream>(stream));
+  }
+};
+
+}  // namespace
+
+Backend& backend() {
+  static CudaBackend instance;
+  return instance;
+}
+
+}  // namespace fastmlp::cuda

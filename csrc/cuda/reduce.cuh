@@ -1,0 +1,93 @@
+// Sums, always in the same order, and what a step keeps count of.
+#pragma once
+
+#include <cmath>
+
+#include "core/update.h"
+#include "cuda/execution.cuh"
+
+namespace fastmlp::cuda {
+
+template <class T>
+FASTMLP_DEVICE void execute(const ColumnSum& record, const Block& block) {
+  T* const out = block.data<T>(record.out);
+  const auto in = block.matrix<const T>(record.in);
+  const std::int64_t rows = block.rows(record.in);
+  block.each_element(record.in.cols, [&](std::int64_t j) {
+    T sum = T(0);
+    for (std::int64_t i = 0; i < rows; ++i) sum += in[i][j];
+    out[j] = sum;
+  });
+}
+
+// One block takes the sum, so that the record is one kernel.
+template <class T>
+FASTMLP_DEVICE void execute(const Accumulate& record, const Block& block) {
+  if (block.index != 0) return;
+  const T* const value = block.data<const T>(record.in);
+  double sum = 0;
+  for (std::int64_t i = block.thread(); i < block.rows(record.in); i += threads)
+    sum += double(value[i]);
+  sum = block_sum(sum);
+  block.once([&] {
+    if (!record.check || std::isfinite(sum))
+      block.state().sums[record.slot] += sum;
+    else
+      block.state().not_finite = 1;
+  });
+}
+
+template <class T>
+FASTMLP_DEVICE void execute(const ClipNorm& record, const Block& block) {
+  const T* const gradient = block.data<const T>(record.gradient);
+  const std::int64_t size = record.gradient.cols;
+  block.each_task(record.partial.cols, [&](std::int64_t task) {
+    const std::int64_t first = task * norm_block;
+    const std::int64_t end = first + norm_block < size ? first + norm_block : size;
+    T sum = T(0);
+    for (std::int64_t i = first + block.thread(); i < end; i += threads)
+      sum = fma(gradient[i], gradient[i], sum);
+    const double all = block_sum(double(sum));
+    if (block.thread() == 0) block.data<double>(record.partial)[task] = all;
+  });
+}
+
+// The rest of ClipNorm, which needs all its partial sums.
+struct FinishClipNorm { ClipNorm clip; };
+
+template <class T>
+FASTMLP_DEVICE void execute(const FinishClipNorm& record, const Block& block) {
+  block.once([&] {
+    double sum = 0;
+    for (std::int64_t i = 0; i < record.clip.partial.cols; ++i)
+      sum += block.data<const double>(record.clip.partial)[i];
+    const double scale = record.clip.limit / (std::sqrt(sum) + 1e-6);
+    block.state().gradient_scale = scale < 1 ? scale : 1;
+  });
+}
+
+template <class T>
+FASTMLP_DEVICE void execute(const BeginForward&, const Block& block) {
+  block.once([&] { ++block.state().forward; });
+}
+
+template <class T>
+FASTMLP_DEVICE void execute(const BeginUpdate& record, const Block& block) {
+  block.once([&] {
+    const double* const rates = static_cast<const double*>(block.context.buffers[learning_rates]);
+    StepState& state = block.state();
+    begin_update(record.update, rates[state.schedule_index], state);
+  });
+}
+
+template <class T>
+FASTMLP_DEVICE void execute(const EndStep&, const Block& block) {
+  block.once([&] {
+    StepState& state = block.state();
+    state.row += block.context.rows;
+    ++state.step;
+    if (state.schedule_index + 1 < state.schedule_length) ++state.schedule_index;
+  });
+}
+
+}  // namespace fastmlp::cuda

@@ -1,0 +1,161 @@
+"""The CUDA backend's logic without a GPU: its own sources, on an emulator of CUDA's threads.
+
+What this proves and what not stands in csrc/cuda/emulator.h.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import emulated
+import numpy as np
+import pytest
+from support import assert_same_bits, relative_distance
+
+import fastmlp as fm
+from fastmlp.device import Device
+from fastmlp.kernels import ACTIVATIONS
+
+TESTS = Path(__file__).resolve().parent
+
+pytestmark = pytest.mark.skipif(not shutil.which(emulated.COMPILER), reason="needs a C++ compiler")
+
+
+@pytest.fixture(scope="session")
+def cuda(tmp_path_factory: pytest.TempPathFactory) -> Device:
+    library = tmp_path_factory.mktemp("cuda") / "cuda.so"
+    emulated.build(library)
+    return emulated.load(library)
+
+
+@pytest.fixture(params=["launches", "kernel"])
+def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a step runs: a kernel for each record, or one for all steps."""
+    monkeypatch.setenv("FASTMLP_CUDA_STEP", request.param)
+    return str(request.param)
+
+
+# Everything that the CPU's kernels, losses, gradients, optimizers and models have to show, on the
+# same sizes and against the same float64 reference. Left out: what chooses the CPU's own path.
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["test_kernels.py", "-k", "not other_paths"],
+        ["test_losses.py", "test_gradients.py", "test_optimizers.py", "test_metrics.py"],
+        ["test_fit.py", "test_sequential.py", "test_schedules.py", "test_callbacks.py"],
+    ],
+    ids=["kernels", "formulas", "models"],
+)
+def test_what_the_cpu_has_to_pass(files: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
+        cwd=TESTS,
+        env=os.environ | {"FASTMLP_EMULATE_CUDA": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
+
+
+def trained(device: Device | str, number: int, steps: int = 10) -> list[np.ndarray]:
+    """Return the weights of a random network after some steps, the last on a short batch."""
+    rng = np.random.default_rng(number)
+    sizes = rng.integers(1, 80, rng.integers(2, 6)).tolist()
+    batch = int(rng.integers(1, 70))
+    rows = batch * (steps - 1) + max(1, batch // 2)
+    names = sorted(ACTIVATIONS)
+    layers: list[fm.layers.Layer] = []
+    for units in sizes[1:-1]:
+        layers.append(fm.Dense(units, activation=names[int(rng.integers(len(names)))]))
+        if rng.random() < 0.3:
+            layers.append(fm.Dropout(0.3))
+    loss = ["cross_entropy", "mse", "mae", "binary_cross_entropy"][number % 4]
+    outputs = max(sizes[-1], 2)
+    model = fm.Sequential(
+        [fm.Input(sizes[0]), *layers, fm.Dense(outputs)], seed=number, device=device
+    )
+    optimizer = [fm.Adam(1e-3), fm.SGD(1e-2, momentum=0.9), fm.Adam(1e-3, clip_norm=0.1)]
+    model.compile(optimizer[number % 3], loss=loss)
+    x = rng.standard_normal((rows, sizes[0])).astype(np.float32)
+    if loss == "cross_entropy":
+        y = rng.integers(0, outputs, rows)
+    else:
+        y = rng.integers(0, 2, (rows, outputs)).astype(np.float32)
+    model.fit(x, y, batch_size=batch, verbose=0)
+    return model.get_weights()
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_ten_steps_of_random_networks_equal_the_cpu_s(number: int, cuda: Device, step: str) -> None:
+    for got, expected in zip(trained(cuda, number), trained("cpu", number), strict=True):
+        assert relative_distance(got, expected) <= 1e-5
+
+
+def test_both_ways_to_make_a_step_give_the_same_bits(
+    cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for way in ("launches", "kernel", "launches", ""):
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        results.append(trained(cuda, number=5, steps=70))  # 32 of them in a graph, and again
+    for other in results[1:]:
+        assert_same_bits(results[0], other)
+
+
+def test_an_unknown_way_to_make_a_step(cuda: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTMLP_CUDA_STEP", "magic")
+    with pytest.raises(RuntimeError, match="FASTMLP_CUDA_STEP: needs kernel or launches, got 'mag"):
+        trained(cuda, number=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_products_have_the_bits_of_the_cpu(cuda: Device, dtype: str) -> None:
+    # Of the widest tiles: both sum in ascending order from the bias on.
+    if fm.show_config()["matmul"] != "native":
+        pytest.skip("the BLAS has its own order")
+    x = np.random.default_rng(0).standard_normal((1500, 40)).astype(dtype)
+    results = []
+    for device in ("cpu", cuda):
+        model = fm.Sequential([fm.Input(40), fm.Dense(1100)], seed=0, device=device, dtype=dtype)
+        results.append(model.predict(x))
+    assert_same_bits(*([result] for result in results))
+
+
+def test_a_loss_that_is_not_finite_ends_before_its_update(cuda: Device, step: str) -> None:
+    x, y = np.ones((40, 3), np.float32), np.zeros((40, 1), np.float32)
+    weights = []
+    for rows in (10, 40):  # the second time a row makes trouble in the second batch
+        model = fm.Sequential([fm.Input(3), fm.Dense(1)], seed=0, device=cuda)
+        model.compile(fm.SGD(1e-3), loss="mse")
+        x[15] = np.inf if rows == 40 else 1
+        if rows == 10:
+            model.fit(x[:10], y[:10], batch_size=10, shuffle=False, verbose=0)
+        else:
+            with pytest.raises(FloatingPointError, match="step 1"):
+                model.fit(x, y, batch_size=10, shuffle=False, verbose=0, check_finite=False)
+        weights.append(model.get_weights())
+    assert_same_bits(weights[0], weights[1])
+
+
+def test_the_emulator_finds_a_barrier_that_is_missing(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(TESTS.parent / "csrc", tree / "csrc")
+    (tree / "tests").mkdir()
+    shutil.copy(TESTS / "emulated_cuda.cpp", tree / "tests")
+    source = tree / "csrc/cuda/matmul.cuh"
+    text = source.read_text()
+    loads = "tile_b, b, left, first, deep);\n      __syncthreads();\n"
+    assert loads in text
+    source.write_text(text.replace(loads, loads.replace("__syncthreads();", "")))
+    emulated.build(tmp_path / "broken.so", tree)
+    model = fm.Sequential(
+        [fm.Input(40), fm.Dense(30)], seed=0, device=emulated.load(tmp_path / "broken.so")
+    )
+    sound = fm.Sequential([fm.Input(40), fm.Dense(30)], seed=0)
+    x = np.ones((20, 40), np.float32)
+    assert not np.allclose(model.predict(x), sound.predict(x))
