@@ -151,6 +151,19 @@ def test_train_on_batch_and_the_open_box_give_the_bits_of_single_runs(dtype):
         assert_is_network(everything(ensemble), i, everything(single))
 
 
+def test_every_loss_and_metric_of_the_core_gives_the_figures_of_single_runs(dtype):
+    targets = rng.uniform(size=(45, 3))
+    for loss, ending in (("mse", "sigmoid"), ("mae", None), ("binary_cross_entropy", "sigmoid")):
+        model = fm.Sequential([fm.Dense(8, "relu"), fm.Dense(3, ending)], seed=4, dtype=dtype)
+        model.compile("adam", loss, metrics=["mae", "rmse", "accuracy"])
+        ensemble = fm.Ensemble(model, 2)
+        singles = list(ensemble)
+        history = ensemble.fit(X, targets, **FIT, validation_data=(X, targets)).history
+        for i, single in enumerate(singles):
+            alone = single.fit(X, targets, **FIT, validation_data=(X, targets)).history
+            assert {name: [v[i] for v in values] for name, values in history.items()} == alone
+
+
 # What it looks like from outside.
 
 

@@ -24,8 +24,7 @@ class Ensemble(Model[Array]):
     Each network starts, shuffles and drops out by its own seed, so it becomes, bit for bit, what a
     `Sequential` with that seed (and learning rate) would have become alone; ``ensemble[i]`` is that
     network. All of them take each step together, and one whose loss is not finite ends `fit` for
-    all. With small networks that costs little more than one alone, since they share threads,
-    batches and calls.
+    all.
 
     Parameters
     ----------

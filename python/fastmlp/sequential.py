@@ -339,7 +339,7 @@ class Model(FastCall, Generic[Figure]):
         Raises
         ------
         TypeError, ValueError
-            If something is unknown or of the wrong kind.
+            If something is unknown or of the wrong kind, or an `Ensemble` is given a function.
         RuntimeError
             If the optimizer belongs to another model.
 
