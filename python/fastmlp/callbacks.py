@@ -195,7 +195,11 @@ class History(Callback):
 
 def _means(logs: Logs) -> dict[str, float]:
     """Return one number for each figure: of an ensemble, the mean over its networks."""
-    return {n: float(np.mean(value)) if np.ndim(value) else value for n, value in logs.items()}
+    return {name: _mean(value) for name, value in logs.items()}
+
+
+def _mean(figure: Any) -> Any:
+    return float(figure.mean()) if isinstance(figure, np.ndarray) else figure
 
 
 class _Monitor:
@@ -223,7 +227,7 @@ class _Monitor:
         if self.name not in logs:
             known = ", ".join(logs) or "nothing"
             raise ValueError(f"{self.owner}: nothing reports '{self.name}'; available: {known}")
-        value = _means(logs)[self.name]
+        value = _mean(logs[self.name])
         if self.sign * value > self.sign * self.best + self.min_delta:
             self.best = value
             return True

@@ -216,7 +216,8 @@ class Engine:
             arguments["input"], arguments["target"] = x[rows], target[rows]
             arguments["weight"] = None if weight is None else weight[rows]
             plan.run(arguments, len(x[rows]))
-        return state["sums"].reshape(*self.lead, -1)[..., : 1 + len(metrics)]
+        sums = state["sums"][:, : 1 + len(metrics)]
+        return sums if self.lead else sums[0]
 
     # ---- the open box
 
@@ -253,12 +254,16 @@ class Engine:
         for i, moment in enumerate(optimizer.moments):
             arguments[f"moment{i}"] = moment
         first = int(self.state["step"][0])
-        given = self.learning_rates or [optimizer.learning_rate]
-        stretches = [schedules.upcoming(rate, first, steps) for rate in given]
-        # One stretch for all replicas, or one for each behind the other's.
-        ends = list(accumulate(map(len, stretches)))
-        self.state["schedule_index"], self.state["schedule_length"] = [0, *ends[:-1]], ends
-        arguments["learning_rates"] = self.device.xp.asarray(np.concatenate(stretches))
+        start: Any = 0
+        if self.learning_rates is None:
+            rates = schedules.upcoming(optimizer.learning_rate, first, steps)
+            end: Any = len(rates)
+        else:  # a stretch for each replica, one behind the other
+            each = [schedules.upcoming(rate, first, steps) for rate in self.learning_rates]
+            rates, end = np.concatenate(each), list(accumulate(map(len, each)))
+            start = [0, *end[:-1]]
+        self.state["schedule_index"], self.state["schedule_length"] = start, end
+        arguments["learning_rates"] = self.device.xp.asarray(rates)
 
     def update(self, optimizer: Optimizer) -> None:
         """Make one update from the gradients."""
@@ -356,12 +361,13 @@ class Engine:
     @property
     def sums(self) -> Array:
         """Sums over the rows seen in this epoch, of loss and native metrics: (..., sums)."""
-        return self.state["sums"].reshape(*self.lead, -1)
+        return self.state["sums"] if self.lead else self.state["sums"][0]
 
     @property
-    def learning_rate(self) -> Array:
-        """The learning rate of the last update, (...)."""
-        return self.state["learning_rate"].reshape(self.lead)
+    def learning_rate(self) -> Any:
+        """The learning rate of the last update; an array where networks have a dimension."""
+        rates = self.state["learning_rate"]
+        return rates.copy() if self.lead else float(rates[0])
 
     def begin_epoch(self) -> None:
         """Go back to the first row and forget the sums."""

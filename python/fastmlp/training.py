@@ -136,8 +136,8 @@ class _Sums:
     def take(self, rows: int, sums: Any) -> None:
         """Replace the native sums by those over the rows so far: (sums,) or (networks, sums)."""
         self.rows = rows
-        self.loss, *totals = (_figure(sums[..., i]) for i in range(1 + len(self.native)))
-        for i, total in zip(self.native, totals, strict=True):
+        self.loss, *totals = sums.tolist() if sums.ndim == 1 else sums.T.copy()
+        for i, total in zip(self.native, totals, strict=False):
             self.totals[i] = total
 
     def add(self, which: list[int], prediction: Array, target: Array) -> None:
@@ -154,13 +154,10 @@ class _Sums:
         return {"loss": self.loss / rows} | {m.name: _finish(m, t / rows) for m, t in averages}
 
 
-def _figure(values: Array) -> Any:
-    """Return what a caller gets of one network, a float, or of several, an array of its own."""
-    return np.array(values) if np.ndim(values) else float(values)
-
-
 def _finish(metric: Metric, mean: Any) -> Any:
-    return np.array([metric.finish(m) for m in mean]) if np.ndim(mean) else metric.finish(mean)
+    if isinstance(mean, np.ndarray):
+        return np.array([metric.finish(each) for each in mean])
+    return metric.finish(mean)
 
 
 class _Interrupt:
@@ -349,7 +346,7 @@ def fit(
                 if validation is not None:
                     figures = _figures(model, validation, None)
                     logs |= {f"val_{name}": value for name, value in figures.items()}
-                logs["learning_rate"] = _figure(engine.learning_rate)
+                logs["learning_rate"] = engine.learning_rate
                 progress.end_epoch(logs)
                 callback.on_epoch_end(epoch, logs)
                 if model.stop_training or interrupt.seen:
