@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 
 from fastmlp import plotting
@@ -33,6 +34,13 @@ def test_history(history, tmp_path):
         assert training.get_xdata().tolist() == [1, 2, 3]
         assert training.get_ydata().tolist() == CURVES[axes.get_ylabel()]
         assert validation.get_ydata().tolist() == CURVES[f"val_{axes.get_ylabel()}"]
+
+
+def test_the_networks_of_an_ensemble_are_one_curve():
+    pytest.importorskip("matplotlib")
+    (axes,) = plotting.history({"loss": [np.array([3.0, 1.0]), np.array([1.0, 0.5])]}).axes
+    (line,) = axes.get_lines()
+    assert line.get_ydata().tolist() == [2.0, 0.75]
 
 
 def test_training_alone_and_a_single_epoch():

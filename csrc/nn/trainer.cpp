@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <vector>
 
 namespace fastmlp::nn {
 
@@ -9,18 +10,23 @@ std::int64_t train(Executable& step, Backend& backend, const TrainingCall& call)
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   Launch launch = call.launch;
-  auto read_state = [&] {
-    StepState state;
-    backend.read(&state, launch.buffers[step_state], sizeof state, launch.stream);
-    return state;
+  std::vector<StepState> states(std::size_t(step.program().replicas));
+  auto read_states = [&] {
+    backend.read(states.data(), launch.buffers[step_state], states.size() * sizeof(StepState),
+                 launch.stream);
+  };
+  auto stopped = [&] {  // all networks stop where the loss of one is not finite
+    return std::any_of(states.begin(), states.end(),
+                       [](const StepState& state) { return state.not_finite != 0; });
   };
 
-  StepState state = read_state();
+  read_states();
+  const StepState& state = states.front();  // all of them are at the same row and step
   const std::int64_t first_step = state.step;
   std::int64_t chunk = 1;
   for (;;) {
     const std::int64_t done = state.step - first_step, left = launch.total_rows - state.row;
-    if (left <= 0 || done >= call.max_steps || state.not_finite) return done;
+    if (left <= 0 || done >= call.max_steps || stopped()) return done;
     const std::chrono::duration<double> elapsed = Clock::now() - start;
     if (done > 0) {
       // The deadline is looked at between chunks, each a quarter of what should be left.
@@ -32,7 +38,7 @@ std::int64_t train(Executable& step, Backend& backend, const TrainingCall& call)
     launch.rows = whole > 0 ? call.batch_size : left;
     launch.repeat = whole > 0 ? std::min({whole, chunk, call.max_steps - done}) : 1;
     step.run(launch);
-    state = read_state();
+    read_states();
   }
 }
 

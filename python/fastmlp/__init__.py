@@ -16,6 +16,7 @@ from fastmlp import (
 )
 from fastmlp.device import get_num_threads, set_num_threads, show_config
 from fastmlp.device import version as __version__
+from fastmlp.ensemble import Ensemble
 from fastmlp.io import load
 from fastmlp.layers import (
     GELU,
@@ -40,6 +41,7 @@ __all__ = [
     "AdamW",
     "Dense",
     "Dropout",
+    "Ensemble",
     "Flatten",
     "Input",
     "ReLU",

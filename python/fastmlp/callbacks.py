@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+import numpy as np
+
 from fastmlp import metrics, schedules
 from fastmlp._config import check_integer, check_number
 
 if TYPE_CHECKING:
-    from fastmlp.sequential import Sequential
+    from fastmlp.sequential import Model
 
-Logs = dict[str, float]
+Logs = dict[str, Any]  # of floats; of an ensemble, of arrays of a number for each network
 Function = Callable[[int, Logs], Any]
 
 
@@ -31,13 +33,14 @@ class Callback:
 
     Attributes
     ----------
-    model : Sequential
+    model : Sequential or Ensemble
         The model being trained.
 
     Notes
     -----
     `logs` is a dict such as ``{"loss": ..., "accuracy": ..., "val_loss": ..., "learning_rate":
-    ...}``. Epochs and steps count from 0.
+    ...}``. Epochs and steps count from 0. The figures of an `Ensemble` are arrays of n, one number
+    for each network; where the callbacks of this module need one, they take the mean.
 
     Examples
     --------
@@ -47,7 +50,7 @@ class Callback:
     ...         self.model.stop_training = logs["loss"] < 0.1
     """
 
-    model: Sequential
+    model: Model[Any]
 
     def on_train_begin(self, logs: Logs) -> None:
         """Before the first epoch; `logs` is empty."""
@@ -82,7 +85,7 @@ class CallbackList(Callback):
     ----------
     callbacks : iterable of Callback or function, or a single one, or None
         A function is called as `f(epoch, logs)` at each epoch's end.
-    model : Sequential
+    model : Sequential or Ensemble
         What each callback finds as `model`.
 
     Attributes
@@ -112,7 +115,7 @@ class CallbackList(Callback):
     def __init__(
         self,
         callbacks: Callback | Function | Iterable[Callback | Function] | None,
-        model: Sequential,
+        model: Model[Any],
     ) -> None:
         if callbacks is None:
             callbacks = []
@@ -165,7 +168,7 @@ class History(Callback):
     epoch : list of int
         The epochs that were completed.
     history : dict of list of float
-        For each figure its values, in the order of `epoch`.
+        For each figure its values, in the order of `epoch`; of an `Ensemble`, arrays of n.
     interrupted : bool
         Whether Ctrl-C ended the training.
 
@@ -188,6 +191,15 @@ class History(Callback):
         self.epoch.append(epoch)
         for name, value in logs.items():
             self.history.setdefault(name, []).append(value)
+
+
+def _means(logs: Logs) -> dict[str, float]:
+    """Return one number for each figure: of an ensemble, the mean over its networks."""
+    return {name: _mean(value) for name, value in logs.items()}
+
+
+def _mean(figure: Any) -> Any:
+    return float(figure.mean()) if isinstance(figure, np.ndarray) else figure
 
 
 class _Monitor:
@@ -215,7 +227,7 @@ class _Monitor:
         if self.name not in logs:
             known = ", ".join(logs) or "nothing"
             raise ValueError(f"{self.owner}: nothing reports '{self.name}'; available: {known}")
-        value = logs[self.name]
+        value = _mean(logs[self.name])
         if self.sign * value > self.sign * self.best + self.min_delta:
             self.best = value
             return True
@@ -224,6 +236,8 @@ class _Monitor:
 
 class EarlyStopping(Callback):
     """End training when a figure has stopped getting better.
+
+    In an `Ensemble` that is the mean over its networks, which all end together.
 
     Parameters
     ----------
@@ -363,7 +377,7 @@ class ModelCheckpoint(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         try:
-            path = self.path.format(**{**logs, "epoch": epoch + 1})
+            path = self.path.format(**{**_means(logs), "epoch": epoch + 1})
         except (KeyError, IndexError) as error:
             known = ", ".join(["epoch", *logs])
             raise ValueError(
@@ -390,7 +404,8 @@ class LearningRateScheduler(Callback):
     TypeError
         If the function returns no number.
     ValueError
-        If it returns NaN or less than 0, or the optimizer follows a schedule already.
+        If it returns NaN or less than 0, the optimizer follows a schedule already, or the model is
+        an `Ensemble` with learning rates of its own for each network.
 
     Examples
     --------
@@ -408,6 +423,11 @@ class LearningRateScheduler(Callback):
         self.function = function
 
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
+        if self.model._learning_rates is not None:
+            raise ValueError(
+                "LearningRateScheduler: the networks of this Ensemble have learning rates of their "
+                "own"
+            )
         optimizer: Any = self.model.optimizer
         current = schedules.get(optimizer.learning_rate)
         if not isinstance(current, schedules.Constant):
@@ -462,7 +482,7 @@ class CSVLogger(Callback):
             self._columns = next(csv.reader(file), None) if self.append else None
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        row = {"epoch": epoch, **logs}
+        row = {"epoch": epoch, **_means(logs)}
         with self.path.open("a", newline="", encoding="utf-8") as file:
             if self._columns is None:
                 self._columns = list(row)
@@ -598,6 +618,6 @@ def _figures(logs: Logs) -> str:
     """Format figures like Keras: four decimals, or an exponent for what they would hide."""
     return ", ".join(
         f"{name} {value:.4f}" if value == 0 or abs(value) > 1e-3 else f"{name} {value:.4e}"
-        for name, value in logs.items()
+        for name, value in _means(logs).items()
         if name != "learning_rate"
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
+from fastmlp import schedules
 from fastmlp.device import Arguments, Array, Device, Inference, Plan, StepState, Update
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer
@@ -22,12 +24,15 @@ _MAX_PLANS = 32
 
 
 class Engine:
-    """The arrays of one network, each (replicas, elements), and everything done to them.
+    """The arrays of networks of one shape, each (replicas, elements), and everything done to them.
 
-    Shapes and dtypes of what comes in are right already: `Sequential` sees to that.
+    Shapes and dtypes of what comes in are right already: `Model` sees to that.
 
     Attributes
     ----------
+    lead : tuple of int
+        The leading dimension of all that differs by network: () of one, (replicas,) where a
+        sequence of seeds was given.
     parameters : array, shape (replicas, P)
         All kernels and biases, padded; `views` names its parts.
     state : array of StepState, shape (replicas,)
@@ -40,11 +45,15 @@ class Engine:
         stages: Sequence[dict[str, Any]],
         features: int,
         dtype: str,
-        seeds: Sequence[int],
+        seed: int | Sequence[int],
+        learning_rates: Sequence[float | schedules.Schedule] | None = None,
     ) -> None:
         self.device = device
         self.dtype = np.dtype(dtype)
-        self.replicas = len(seeds)
+        self.lead = () if isinstance(seed, int) else (len(seed),)
+        self.seeds = [seed] if isinstance(seed, int) else list(seed)
+        self.replicas = len(self.seeds)
+        self.learning_rates = learning_rates  # of each replica, in place of the optimizer's
         self.network = device.network(list(stages), features, dtype, self.replicas)
         self.features = features
         widest = max([features, *(stage.get("units", 0) for stage in stages)])
@@ -52,7 +61,7 @@ class Engine:
         self.outputs: int = self.network.outputs
         self.parameters = self._zeros()
         self.state = device.xp.zeros(self.replicas, StepState)
-        self.state["seed"] = seeds
+        self.state["seed"] = np.array(self.seeds, np.uint64)
         self._gradients: Array | None = None
         self.has_gradients = False
         self._workspace = device.xp.empty(0, self.dtype)
@@ -68,20 +77,21 @@ class Engine:
     def _zeros(self) -> Array:
         return self.device.zeros((self.replicas, self.network.parameters), self.dtype)
 
-    def views(self, flat: Array) -> dict[tuple[int, str], Array]:
+    def views(self, flat: Array, replica: int | None = None) -> dict[tuple[int, str], Array]:
         """Name the parts of a flat array by layer and name: views of shape (in, out) or (out,).
 
-        With more than one replica they have a leading dimension for them.
+        They have the leading dimension of `lead`, but for those of one replica alone.
         """
+        lead = self.lead
+        if replica is not None:
+            flat, lead = flat[replica : replica + 1], ()
         parts = {}
         for tensor in self.network.tensors:
             shape, stride, offset = tensor["shape"], tensor["stride"], tensor["offset"]
             rows = shape[0] if len(shape) == 2 else 1
-            block = flat[:, offset : offset + rows * stride].reshape(self.replicas, rows, stride)
-            view = block[:, :, : shape[-1]]
-            if len(shape) == 1:
-                view = view[:, 0]
-            parts[tensor["layer"], tensor["name"]] = view[0] if self.replicas == 1 else view
+            block = flat[:, offset : offset + rows * stride].reshape(*lead, rows, stride)
+            view = block[..., : shape[-1]]
+            parts[tensor["layer"], tensor["name"]] = view[..., 0, :] if len(shape) == 1 else view
         return parts
 
     @property
@@ -132,14 +142,15 @@ class Engine:
         arguments["workspace"] = self.device.empty(plan.workspace * self.replicas, self.dtype)
         return arguments
 
-    def _shape(self, rows: int, cols: int) -> tuple[int, ...]:
-        return (rows, cols) if self.replicas == 1 else (self.replicas, rows, cols)
+    def shape(self, rows: int, cols: int) -> tuple[int, ...]:
+        """Return the shape of what differs by network and row."""
+        return (*self.lead, rows, cols)
 
     # ---- inference
 
     def inference(self, row_shape: tuple[int, ...]) -> Inference | None:
         """Return the low-latency forward; None where there is none."""
-        if self.device.name != "cpu" or self.replicas > 1:
+        if self.device.name != "cpu" or self.lead:
             return None
         if row_shape not in self._inferences:
             self._inferences[row_shape] = Inference(self.network, self.parameters, row_shape)
@@ -152,7 +163,7 @@ class Engine:
     def infer(self, x: Array, chunk: int | None = None) -> Array:
         """Compute the outputs for x (n, features), `chunk` rows at a time."""
         chunk = min(chunk or self.chunk_rows, max(len(x), 1))
-        out = self.device.xp.empty(self._shape(len(x), self.outputs), self.dtype)
+        out = self.device.xp.empty(self.shape(len(x), self.outputs), self.dtype)
         if not len(x):
             return out
         inference = self.inference((self.features,))
@@ -162,13 +173,15 @@ class Engine:
                 return out
         plan = self._plan("infer", chunk)
         arguments = self._private_arguments(plan)
+        # The plan knows how far apart the networks' outputs lie: `chunk` rows, also in a shorter
+        # last chunk.
+        part = self.device.empty(self.shape(chunk, self.outputs), self.dtype)
+        arguments["output"] = part
         for start in range(0, len(x), chunk):
             rows = slice(start, start + chunk)
-            part = out[rows] if self.replicas == 1 else out[:, rows].copy()
-            arguments["input"], arguments["output"] = x[rows], part
+            arguments["input"] = x[rows]
             plan.run(arguments, len(x[rows]))
-            if self.replicas > 1:
-                out[:, rows] = part
+            out[..., rows, :] = part[..., : len(x[rows]), :]
         return out
 
     def check(self, target: Array, loss: Loss, metrics: Sequence[str]) -> None:
@@ -185,7 +198,7 @@ class Engine:
         metrics: Sequence[str],
         chunk: int | None = None,
     ) -> Array:
-        """Return the sums over rows of the loss and each native metric: (replicas, 1 + metrics)."""
+        """Return the sums over rows of the loss and each native metric: (..., 1 + metrics)."""
         chunk = min(chunk or self.chunk_rows, len(x))
         plan = self._plan(
             "evaluate",
@@ -203,13 +216,14 @@ class Engine:
             arguments["input"], arguments["target"] = x[rows], target[rows]
             arguments["weight"] = None if weight is None else weight[rows]
             plan.run(arguments, len(x[rows]))
-        return state["sums"][:, : 1 + len(metrics)]
+        sums = state["sums"][:, : 1 + len(metrics)]
+        return sums if self.lead else sums[0]
 
     # ---- the open box
 
     def forward(self, x: Array, training: bool) -> Array:
         """Compute the outputs and keep what `backward` needs."""
-        out = self.device.xp.empty(self._shape(len(x), self.outputs), self.dtype)
+        out = self.device.xp.empty(self.shape(len(x), self.outputs), self.dtype)
         plan = self._plan("forward", self._capacity(len(x)), training=training)
         self._own_workspace(plan)
         self._arguments["input"], self._arguments["output"] = x, out
@@ -227,7 +241,7 @@ class Engine:
         assert self._kept is not None
         rows, training = self._kept
         plan = self._plan("backward", self._capacity(rows), training=training)
-        dx = self.device.xp.empty(self._shape(rows, self.features), self.dtype)
+        dx = self.device.xp.empty(self.shape(rows, self.features), self.dtype)
         _ = self.gradients
         self._arguments["output_gradient"], self._arguments["input_gradient"] = grad, dx
         plan.run(self._arguments, rows)
@@ -239,8 +253,16 @@ class Engine:
         self.claim_moments(optimizer)
         for i, moment in enumerate(optimizer.moments):
             arguments[f"moment{i}"] = moment
-        rates = optimizer.rates(int(self.state["step"][0]), steps)
-        self.state["schedule_index"], self.state["schedule_length"] = 0, len(rates)
+        first = int(self.state["step"][0])
+        start: Any = 0
+        if self.learning_rates is None:
+            rates = schedules.upcoming(optimizer.learning_rate, first, steps)
+            end: Any = len(rates)
+        else:  # a stretch for each replica, one behind the other
+            each = [schedules.upcoming(rate, first, steps) for rate in self.learning_rates]
+            rates, end = np.concatenate(each), list(accumulate(map(len, each)))
+            start = [0, *end[:-1]]
+        self.state["schedule_index"], self.state["schedule_length"] = start, end
         arguments["learning_rates"] = self.device.xp.asarray(rates)
 
     def update(self, optimizer: Optimizer) -> None:
@@ -332,9 +354,20 @@ class Engine:
         return plan.profile(self._arguments, len(x), steps)
 
     @property
-    def stopped(self) -> bool:
-        """Whether the last step was given up because its loss was not finite."""
-        return any(self.state["not_finite"].tolist())
+    def stopped(self) -> list[int]:
+        """The replicas whose loss was not finite, for which the last step was given up."""
+        return [i for i, stopped in enumerate(self.state["not_finite"].tolist()) if stopped]
+
+    @property
+    def sums(self) -> Array:
+        """Sums over the rows seen in this epoch, of loss and native metrics: (..., sums)."""
+        return self.state["sums"] if self.lead else self.state["sums"][0]
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate of the last update; an array where networks have a dimension."""
+        rates = self.state["learning_rate"]
+        return rates.copy() if self.lead else float(rates[0])
 
     def begin_epoch(self) -> None:
         """Go back to the first row and forget the sums."""

@@ -18,7 +18,8 @@ from fastmlp._config import from_config, to_config
 from fastmlp.engine import Engine
 
 if TYPE_CHECKING:
-    from fastmlp.sequential import Sequential
+    from fastmlp.ensemble import Ensemble
+    from fastmlp.sequential import M, Model, Sequential
 
 _FORMAT = 1
 _KEY = "fastmlp"
@@ -42,7 +43,7 @@ _OPTIMIZERS: dict[str, type] = {**optimizers.CLASSES, **schedules.CLASSES}
 
 
 def save(
-    model: Sequential,
+    model: Model[Any],
     path: str | os.PathLike[str],
     metadata: Mapping[str, str],
     arrays: Mapping[str, Any],
@@ -56,18 +57,19 @@ def save(
     _write(Path(path), serialise(tensors, {_KEY: json.dumps(description), **metadata}))
 
 
-def copy(model: Sequential) -> Sequential:
+def copy(model: M) -> M:
     """Return a model that shares nothing with the given one: what `copy.deepcopy` calls."""
     if not model.built:
-        raise RuntimeError("Sequential: copy a model after it is built")
+        raise RuntimeError(f"{type(model).__name__}: copy a model after it is built")
     description, tensors = _describe(model)
-    twin = _model(description, tensors, model.device, {type(x).__name__: type(x) for x in model})
+    classes = {type(layer).__name__: type(layer) for layer in model.layers}
+    twin: M = _model(description, tensors, model.device, classes)
     twin.loss, twin.metrics = model.loss, list(model.metrics)
     twin.extra_metadata, twin.extra_arrays = dict(model.extra_metadata), dict(model.extra_arrays)
     return twin
 
 
-def _describe(model: Sequential) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+def _describe(model: Model[Any]) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
     """Return all that a model is, as what JSON knows and as tensors."""
     engine = model._engine
     tensors = {
@@ -78,11 +80,16 @@ def _describe(model: Sequential) -> tuple[dict[str, Any], dict[str, np.ndarray[A
         "format": _FORMAT,
         "name": model.name,
         "dtype": model.dtype,
-        "seed": model.seed,
+        "seed": model._seed,  # of an ensemble, a list
         "input_shape": list(model.input_shape or ()),
         "layers": [to_config(layer) for layer in model.layers],
         "state": {field: int(engine.state[field][0]) for field in _MODEL_STATE},
     }
+    if model._learning_rates is not None:
+        description["learning_rates"] = [
+            to_config(rate) if isinstance(rate, schedules.Schedule) else rate
+            for rate in model._learning_rates
+        ]
     if model.optimizer is not None:
         description["optimizer"] = to_config(model.optimizer)
         description["step"] = int(engine.state["step"][0])
@@ -132,6 +139,8 @@ def load(
 ) -> Sequential:
     """Read a model that `Sequential.save` wrote, ready to predict or to go on training.
 
+    For an ensemble there is `Ensemble.load`.
+
     Parameters
     ----------
     path : path
@@ -163,6 +172,24 @@ def load(
     >>> bool((fm.load(path)([1, 2, 3]) == model([1, 2, 3])).all())
     True
     """
+    model: Sequential = _load(path, device, custom_layers, ensemble=False)
+    return model
+
+
+def load_ensemble(
+    path: str | os.PathLike[str], device: str, custom_layers: Mapping[str, type] | None
+) -> Ensemble:
+    """Read an ensemble; see `Ensemble.load`."""
+    model: Ensemble = _load(path, device, custom_layers, ensemble=True)
+    return model
+
+
+def _load(
+    path: str | os.PathLike[str],
+    device: str,
+    custom_layers: Mapping[str, type] | None,
+    ensemble: bool,
+) -> Any:
     metadata, tensors = _read(Path(path))
     try:
         description = json.loads(metadata.pop(_KEY))
@@ -171,6 +198,9 @@ def load(
         model = _model(description, tensors, device, dict(custom_layers or {}))
     except _DAMAGES as error:
         raise ValueError(f"load: {path} is no model of fastmlp, or damaged: {error}") from error
+    if isinstance(model._seed, list) != ensemble:
+        kind, how = ("a Sequential", "load") if ensemble else ("an Ensemble", "Ensemble.load")
+        raise ValueError(f"load: {path} holds {kind}; use fastmlp.{how}")
     model.extra_metadata = metadata
     model.extra_arrays = {
         name.removeprefix(_EXTRA): array
@@ -202,17 +232,26 @@ def _model(
     tensors: Mapping[str, np.ndarray[Any, Any]],
     device: str,
     custom_layers: dict[str, type],
-) -> Sequential:
+) -> Any:
+    from fastmlp.ensemble import Ensemble
     from fastmlp.sequential import Sequential
 
     classes = {**_LAYERS, **custom_layers}
-    model = Sequential(
+    seed = description["seed"]
+    network = Sequential(
         [from_config(config, classes) for config in description["layers"]],
         device=device,
         dtype=description["dtype"],
-        seed=description["seed"],
+        seed=0 if isinstance(seed, list) else seed,
         name=description["name"],
     )
+    model: Model[Any] = network
+    if isinstance(seed, list):
+        rates = description.get("learning_rates") and [
+            from_config(rate, schedules.CLASSES) if isinstance(rate, dict) else rate
+            for rate in description["learning_rates"]
+        ]
+        model = Ensemble(network, len(seed), seeds=seed, learning_rates=rates)
     model._build(layers.row_shape("load", description["input_shape"]), initialise=False)
     engine = model._engine
     _fill(model, engine, engine.parameters, tensors, "")
@@ -234,7 +273,7 @@ def _model(
 
 
 def _fill(
-    model: Sequential,
+    model: Model[Any],
     engine: Engine,
     flat: Any,
     tensors: Mapping[str, np.ndarray[Any, Any]],

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fastmlp import schedules
 from fastmlp._config import check_number, lookup
 from fastmlp.device import Array
 from fastmlp.kernels import check_beta
 
 if TYPE_CHECKING:
-    from fastmlp.sequential import Sequential
+    from fastmlp.sequential import Model
 
 
 @dataclass(eq=False)
@@ -35,7 +33,7 @@ class Optimizer:
     learning_rate: float | schedules.Schedule
 
     def __post_init__(self) -> None:
-        self._model: weakref.ref[Sequential] | None = None
+        self._model: weakref.ref[Model[Any]] | None = None
         self.moments: list[
             Array
         ] = []  # of the model's flat parameters, each (replicas, parameters)
@@ -57,12 +55,12 @@ class Optimizer:
     def _number(self, name: str, **bounds: float) -> None:
         check_number(f"{type(self).__name__}: {name}", getattr(self, name), **bounds)
 
-    def step(self, model: Sequential) -> None:
+    def step(self, model: Model[Any]) -> None:
         """Update a model's parameters from the gradients that its `backward` left.
 
         Parameters
         ----------
-        model : Sequential
+        model : Sequential or Ensemble
             A built one; it need not be compiled. An optimizer belongs to the first model it steps.
 
         Raises
@@ -79,7 +77,7 @@ class Optimizer:
     def _common(self, clip_norm: float | None, clip_value: float | None) -> dict[str, Any]:
         return {"clip_norm": clip_norm or 0.0, "clip_value": clip_value or 0.0}
 
-    def _claim(self, model: Sequential) -> None:
+    def _claim(self, model: Model[Any]) -> None:
         """Make this the optimizer of `model`, or refuse."""
         owner = self._model() if self._model else None
         if owner is not None and owner is not model:
@@ -87,13 +85,6 @@ class Optimizer:
                 f"{type(self).__name__}: this optimizer belongs to another model; make a new one"
             )
         self._model = weakref.ref(model)
-
-    def rates(self, first: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the learning rates of the updates from `first` on; one number if constant."""
-        if isinstance(self.learning_rate, (int, float)):  # the usual case, kept short
-            return np.array([check_number("learning_rate", self.learning_rate, at_least=0)])
-        schedule = schedules.get(self.learning_rate)
-        return np.ascontiguousarray(schedule(np.arange(first, first + count)), np.float64)
 
 
 @dataclass(eq=False)

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastmlp._optional import optional
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ def history(
     history: History | Mapping[str, Sequence[float]], path: str | os.PathLike[str] | None = None
 ) -> Figure:
     """Draw the loss and each metric over the epochs, in training and in validation.
+
+    Of an `Ensemble` they are the means over its networks.
 
     Parameters
     ----------
@@ -69,7 +73,8 @@ def _panel(axes: Any, name: str, training: Sequence[float], validation: Sequence
     marker = "o" if len(training) == 1 else ""
     for label, values in (("training", training), ("validation", validation)):
         if values:
-            axes.plot(range(1, len(values) + 1), values, marker=marker, label=label)
+            means = [np.mean(value) for value in values]  # over the networks of an ensemble
+            axes.plot(range(1, len(means) + 1), means, marker=marker, label=label)
     axes.set(xlabel="epoch", ylabel=name)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)

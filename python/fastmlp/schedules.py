@@ -272,3 +272,20 @@ def get(identifier: Schedule | float) -> Schedule:
     if isinstance(identifier, Schedule):
         return identifier
     return Constant(check_number("learning_rate", identifier, at_least=0))
+
+
+def upcoming(learning_rate: Schedule | float, first: int, count: int) -> Floats:
+    """Return the learning rates of `count` updates from `first` on; one number if constant.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.schedules.upcoming(fm.schedules.StepDecay(0.1, every=2, factor=0.5), 1, 3).tolist()
+    [0.1, 0.05, 0.05]
+    >>> fm.schedules.upcoming(0.1, 1, 3).tolist()
+    [0.1]
+    """
+    if isinstance(learning_rate, (int, float)):  # the usual case, kept short
+        return np.array([check_number("learning_rate", learning_rate, at_least=0)])
+    schedule = get(learning_rate)
+    return np.ascontiguousarray(schedule(np.arange(first, first + count)), np.float64)

@@ -1,16 +1,16 @@
-"""`Sequential`: a network as a list of layers, and all that is done with one."""
+"""`Sequential`: a network as a list of layers; `Model`: all that is done with one, or several."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from fastmlp import device as devices
-from fastmlp import initializers, layers, losses, metrics, optimizers
+from fastmlp import initializers, layers, losses, metrics, optimizers, schedules
 from fastmlp._config import check_integer
 from fastmlp.callbacks import Callback, History
 from fastmlp.device import Array, FastCall
@@ -18,87 +18,33 @@ from fastmlp.engine import Engine
 from fastmlp.layers import Input, Layer, Shape
 from fastmlp.training import Verbosity, evaluate, fit, train_on_batch
 
+Figure = TypeVar("Figure")
+M = TypeVar("M", bound="Model[Any]")
 
-class Sequential(FastCall):
-    """A network whose layers follow one another.
 
-    ``model(x)`` computes the outputs with the least possible delay, and ``model(x, out=y)`` without
-    an allocation: into an array of the result's shape and the model's dtype, which it returns. `x`
-    has shape (n, ...) or that of one row, and the result (n, outputs) or (outputs,). It raises what
-    `predict` raises, and for an `out` that does not fit a TypeError or ValueError. Arrays that are
-    contiguous and of the model's dtype are not copied; many threads may call one model at once.
+class Model(FastCall, Generic[Figure]):
+    """What `Sequential` and `Ensemble` share: layers, their arrays, and all that is done with them.
 
-    Parameters
-    ----------
-    layers : iterable of Layer, optional
-        May begin with an `Input`, which is not counted as a layer. A name stands for a layer that
-        needs no settings, such as "relu".
-    device : {"cpu", "cuda"}, default "cpu"
-        Where it computes.
-    dtype : {"float32", "float64"}, default "float32"
-        Of parameters and of all arithmetic.
-    precision : None
-        Full precision of `dtype`; others are for devices that have them.
-    seed : int, optional
-        Decides about initial values, the order of rows and dropout. Drawn at random if not given.
-    name : str, optional
-
-    Attributes
-    ----------
-    layers : list of Layer
-        A copy of the list.
-    optimizer, loss, metrics
-        As given to `compile`.
-    history : History or None
-        Of the last `fit`, even one that ended in an error.
-    stop_training : bool
-        A callback sets it to end `fit` after the epoch.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is of the wrong kind or unknown.
-    RuntimeError
-        If the device is not there.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastmlp as fm
-    >>> x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    >>> y = np.array([0, 1, 1, 0])
-    >>> model = fm.Sequential([fm.Dense(16, activation="tanh"), fm.Dense(2)], seed=0)
-    >>> model.compile(optimizer=fm.Adam(0.05), loss="cross_entropy", metrics=["accuracy"])
-    >>> history = model.fit(x, y, batch_size=4, epochs=100, verbose=0)
-    >>> model.predict(x).argmax(axis=1)
-    array([0, 1, 1, 0])
-    >>> model(np.zeros(2, np.float32)).shape
-    (2,)
+    A figure, such as a loss, is a float of a `Sequential` and an array of n numbers of an
+    `Ensemble`, and every array that differs by network has a leading dimension of n there.
     """
+
+    _learning_rates: list[float | schedules.Schedule] | None = None
 
     def __init__(
         self,
-        layers: Iterable[Layer | Input | str] | None = None,
+        layers: Iterable[Layer | Input | str] | None,
+        seed: int | list[int],
         *,
-        device: str = "cpu",
-        dtype: str = "float32",
-        precision: str | None = None,
-        seed: int | None = None,
-        name: str | None = None,
+        device: str,
+        dtype: str,
+        name: str | None,
     ) -> None:
         self._device = devices.get(device)
         if dtype not in ("float32", "float64"):
             raise ValueError(f"Sequential: dtype must be 'float32' or 'float64', got {dtype!r}")
         self._dtype = np.dtype(dtype)
-        if precision is not None:
-            raise ValueError(f"Sequential: device {device!r} has no precision {precision!r}")
-        self._seed = (
-            int.from_bytes(os.urandom(4), "little")
-            if seed is None
-            else check_integer("Sequential: seed", seed, at_least=0)
-        )
-        if self._seed >= 1 << 64:
-            raise ValueError(f"Sequential: seed must be below 2**64, got {seed}")
+        self._seed = seed
         self.name = name
         self._layers: list[Layer] = []
         self._input_shape: Shape | None = None
@@ -122,11 +68,6 @@ class Sequential(FastCall):
     def layers(self) -> list[Layer]:
         """The layers, in order; without the `Input`."""
         return list(self._layers)
-
-    @property
-    def seed(self) -> int:
-        """The seed, given or drawn."""
-        return self._seed
 
     @property
     def dtype(self) -> str:
@@ -153,93 +94,21 @@ class Sequential(FastCall):
         """Epochs in the model's lifetime; it goes to files and decides about the order of rows."""
         return int(self._engine.state["epoch"][0]) if self.built else 0
 
-    def __len__(self) -> int:
-        """Return the number of layers."""
-        return len(self._layers)
-
-    def __iter__(self) -> Iterator[Layer]:
-        """Go through the layers."""
-        return iter(self.layers)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return a layer, or a list of them for a slice."""
-        return self._layers[index]
-
     def __repr__(self) -> str:
         inside = ", ".join(layer.label for layer in self._layers)
-        return f"<Sequential [{inside}]>"
+        return f"<{type(self).__name__} [{inside}]>"
 
-    def __copy__(self) -> Sequential:
+    def __copy__(self: M) -> M:
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._inference = self._inference  # of the base class, so not in the dictionary
         return twin
 
-    def __deepcopy__(self, memo: object) -> Sequential:
+    def __deepcopy__(self: M, memo: object) -> M:
         """Return a copy with parameters, optimizer and random state of its own."""
         from fastmlp import io
 
         return io.copy(self)
-
-    def add(self, layer: Layer | Input | str) -> None:
-        """Append a layer. The layers that the model already has keep their parameters.
-
-        Parameters
-        ----------
-        layer : Layer, Input or str
-
-        Raises
-        ------
-        TypeError
-            If it is none of these.
-        ValueError
-            If it does not fit, or belongs to a model already.
-        RuntimeError
-            If it comes from a callback while `fit` is running.
-
-        Examples
-        --------
-        >>> import fastmlp as fm
-        >>> model = fm.Sequential()
-        >>> model.add(fm.Input(4))
-        >>> model.add(fm.Dense(3))
-        >>> len(model)
-        1
-        """
-        self._check_idle("add")
-        shape = self._input_shape
-        self._append(layer)
-        try:
-            self._rebuild()
-        except Exception:
-            if isinstance(layer, Input):
-                self._input_shape = shape
-            else:
-                self._layers.pop()._owner = None
-            raise
-
-    def pop(self) -> Layer:
-        """Remove the last layer and return it.
-
-        Raises
-        ------
-        IndexError
-            If there is none.
-
-        Examples
-        --------
-        >>> import fastmlp as fm
-        >>> model = fm.Sequential([fm.Dense(3), fm.Dense(2)])
-        >>> model.pop().units, len(model)
-        (2, 1)
-        """
-        self._check_idle("pop")
-        if not self._layers:
-            raise IndexError("Sequential: there is no layer to remove")
-        layer = self._layers.pop()
-        layer._owner = None
-        self._rebuild()
-        return layer
 
     def _check_idle(self, operation: str) -> None:
         if self._fitting:
@@ -300,21 +169,23 @@ class Sequential(FastCall):
         for index, layer in enumerate(self._layers):
             shapes.append(layer._infer(shapes[-1]))
             stages += [{**stage, "layer": index} for stage in layer._stages()]
-        engine = Engine(self._device, stages, prod(shape), str(self._dtype), [self._seed])
-        views = engine.views(engine.parameters)
+        engine = Engine(
+            self._device, stages, prod(shape), str(self._dtype), self._seed, self._learning_rates
+        )
         if initialise:
-            for (index, name), view in views.items():
-                layer = self._layers[index]
-                initializer = initializers.get(getattr(layer, f"{name}_initializer"))
-                stream = 2 * index + (name == "bias")
-                values = initializer(view.shape, str(self._dtype), seed=self._seed, stream=stream)
-                view[...] = self._device.xp.asarray(values)
+            for replica, seed in enumerate(engine.seeds):
+                for (index, name), view in engine.views(engine.parameters, replica).items():
+                    layer = self._layers[index]
+                    initializer = initializers.get(getattr(layer, f"{name}_initializer"))
+                    stream = 2 * index + (name == "bias")
+                    values = initializer(view.shape, str(self._dtype), seed=seed, stream=stream)
+                    view[...] = self._device.xp.asarray(values)
         self._engine_or_none = engine
         self._inference = engine.inference(shape)
         self._input_shape = shape
         for layer, before, after in zip(self._layers, shapes, shapes[1:], strict=False):
             layer.input_shape, layer.output_shape = before, after
-        self._attach(views)
+        self._attach(engine.views(engine.parameters))
 
     def _attach(self, views: Mapping[tuple[int, str], Array]) -> None:
         """Let each layer see its parameters and gradients."""
@@ -323,32 +194,11 @@ class Sequential(FastCall):
                 layer._views = {name: view for (at, name), view in views.items() if at == index}
                 layer._gradients = lambda at=index: self._layer_gradients(at)
 
-    def _rebuild(self) -> None:
-        """Build again after a change of layers, keeping the parameters of those that stay."""
-        if not self.built:
-            if self._input_shape is not None and self._layers:
-                self._build(self._input_shape)
-            return
-        assert self._input_shape is not None
-        old = self._engine
-        kept = {layer: dict(layer.parameters) for layer in self._layers}
-        if self._layers:
-            self._build(self._input_shape)
-            for layer, arrays in kept.items():
-                for name, array in arrays.items():
-                    layer.parameters[name][...] = array
-            for field in ("epoch", "forward"):
-                self._engine.state[field] = old.state[field]
-        else:
-            self._engine_or_none = self._inference = None
-        if self.optimizer is not None:  # its moments were of the old parameters
-            self.optimizer.moments = []
-
     @property
     def _engine(self) -> Engine:
         if self._engine_or_none is None:
             raise RuntimeError(
-                "Sequential: not built yet; call build(input_shape), or give the model data"
+                f"{type(self).__name__}: not built yet; call build(input_shape), or give it data"
             )
         return self._engine_or_none
 
@@ -411,18 +261,19 @@ class Sequential(FastCall):
 
     def _call(self, x: Any, *, out: Array | None = None) -> Any:
         """Do what ``model(x)`` does, for whatever `FastCall` does not do by itself."""
-        array = devices.real_array("Sequential", "x", x)
+        owner = type(self).__name__
+        array = devices.real_array(owner, "x", x)
         single = self._single(array) or (not self.built and array.ndim == 1)
-        rows = self._rows("Sequential", array[None] if single else array)
+        rows = self._rows(owner, array[None] if single else array)
         y = self._engine.infer(rows)
-        y = y[0] if single else y
+        y = y[..., 0, :] if single else y
         if out is None:
             return devices.like(y, x)
         from fastmlp.kernels import check_writable
 
-        check_writable("Sequential", "out", out, self._dtype)
+        check_writable(owner, "out", out, self._dtype)
         if out.shape != y.shape:
-            raise ValueError(f"Sequential: out must have shape {y.shape}, got {out.shape}")
+            raise ValueError(f"{owner}: out must have shape {y.shape}, got {out.shape}")
         out[...] = y
         return out
 
@@ -439,7 +290,7 @@ class Sequential(FastCall):
         Returns
         -------
         array, shape (n, outputs) or (outputs,)
-            Of the kind that `x` is.
+            Of the kind that `x` is. Of an `Ensemble`, such an array for each network.
 
         Raises
         ------
@@ -464,7 +315,7 @@ class Sequential(FastCall):
         single = self._single(array)
         rows = self._rows("predict", array[None] if single else array)
         y = self._engine.infer(rows, chunk)
-        return devices.like(y[0] if single else y, x)
+        return devices.like(y[..., 0, :] if single else y, x)
 
     # ---- training
 
@@ -488,7 +339,7 @@ class Sequential(FastCall):
         Raises
         ------
         TypeError, ValueError
-            If something is unknown or of the wrong kind.
+            If something is unknown or of the wrong kind, or an `Ensemble` is given a function.
         RuntimeError
             If the optimizer belongs to another model.
 
@@ -505,10 +356,16 @@ class Sequential(FastCall):
         if len(set(names)) < len(names) or "loss" in names:
             raise ValueError(f"compile: metrics must have different names, got {names}")
         new_loss, new_optimizer = losses.get(loss), optimizers.get(optimizer)
+        self._check_compile(new_optimizer, new_loss, chosen)
         new_optimizer._claim(self)
         if self.built and new_optimizer is not self.optimizer:
             self._engine.state["step"] = 0
         self.optimizer, self.loss, self.metrics = new_optimizer, new_loss, chosen
+
+    def _check_compile(
+        self, optimizer: optimizers.Optimizer, loss: losses.Loss, metrics: list[metrics.Metric]
+    ) -> None:
+        """Refuse what this kind of model cannot be trained with."""
 
     def fit(
         self,
@@ -559,6 +416,7 @@ class Sequential(FastCall):
         -------
         History
             ``history.history["loss"]``, and so on, one figure an epoch; averages are over rows.
+            Of an `Ensemble`, an array of n figures an epoch, one for each network.
             Ctrl-C ends training after the step under way and sets ``history.interrupted``.
 
         Raises
@@ -568,7 +426,8 @@ class Sequential(FastCall):
         TypeError, ValueError
             If data or settings do not fit; nothing has changed then.
         FloatingPointError
-            If the loss becomes NaN or infinite; the model is as after the last good step.
+            If the loss becomes NaN or infinite, that of one network in an `Ensemble`; the model
+            is as after the last good step.
 
         Examples
         --------
@@ -598,7 +457,7 @@ class Sequential(FastCall):
             verbose=verbose,
         )
 
-    def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None) -> float:
+    def train_on_batch(self, x: Any, y: Any, sample_weight: Any = None) -> Figure:
         """Make one step on all the given rows and return the loss before it.
 
         Parameters
@@ -610,6 +469,7 @@ class Sequential(FastCall):
         Returns
         -------
         float
+            Of an `Ensemble`, an array of n.
 
         Raises
         ------
@@ -624,11 +484,12 @@ class Sequential(FastCall):
         >>> model.train_on_batch([[1.0]], [[2.0]])
         4.0
         """
-        return train_on_batch(self, x, y, sample_weight)
+        loss: Figure = train_on_batch(self, x, y, sample_weight)
+        return loss
 
     def evaluate(
         self, x: Any, y: Any, *, batch_size: int | None = None, sample_weight: Any = None
-    ) -> dict[str, float]:
+    ) -> dict[str, Figure]:
         """Compute the loss and the metrics on data.
 
         Parameters
@@ -643,7 +504,7 @@ class Sequential(FastCall):
         Returns
         -------
         dict of float
-            "loss", and each metric by its name.
+            "loss", and each metric by its name. Of an `Ensemble`, arrays of n.
 
         Raises
         ------
@@ -728,14 +589,14 @@ class Sequential(FastCall):
         if rows is None:
             raise RuntimeError("backward: call forward first")
         array = devices.real_array("backward", "grad", grad)
-        if array.shape != (rows, engine.outputs):
+        shape = engine.shape(rows, engine.outputs)
+        if array.shape != shape:
             raise ValueError(
-                f"backward: grad must have the shape of the outputs, {(rows, engine.outputs)}, "
-                f"got {array.shape}"
+                f"backward: grad must have the shape of the outputs, {shape}, got {array.shape}"
             )
         dx = engine.backward(self._device.xp.ascontiguousarray(array, self._dtype))
         assert self._input_shape is not None
-        return dx.reshape(rows, *self._input_shape)
+        return dx.reshape(*engine.lead, rows, *self._input_shape)
 
     def _step(self, optimizer: optimizers.Optimizer) -> None:
         """Make an update: what `Optimizer.step` calls."""
@@ -880,7 +741,7 @@ class Sequential(FastCall):
             view[...] = self._device.xp.asarray(arrays[name], self._dtype)
 
     def count_params(self) -> int:
-        """Return the number of parameters.
+        """Return the number of parameters, of all networks in an `Ensemble`.
 
         Examples
         --------
@@ -905,15 +766,16 @@ class Sequential(FastCall):
         ----------------------------------------
         Total                                 67
         """
+        networks = 1 if isinstance(self._seed, int) else len(self._seed)
         rows = [("Layer", "Output shape", "Parameters")]
         if self._input_shape is not None:
             rows.append(("Input", _shape_text(self._input_shape), ""))
         for layer in self._layers:
-            count = sum(array.size for array in layer.parameters.values())
+            count = sum(array.size for array in layer.parameters.values()) // networks
             shape = _shape_text(layer.output_shape) if self.built else "?"
             counted = "?" if not self.built and isinstance(layer, layers.Dense) else f"{count:,}"
             rows.append((layer.label, shape, "" if counted == "0" else counted))
-        total = f"{self.count_params():,}" if self.built else "? (not built)"
+        total = f"{self.count_params() // networks:,}" if self.built else "? (not built)"
         rows.append(("Total", "", total))
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         widths[0] += 2
@@ -926,7 +788,7 @@ class Sequential(FastCall):
 
     # ---- devices and files
 
-    def to(self, device: str) -> Sequential:
+    def to(self: M, device: str) -> M:
         """Move the model to a device, its parameters and its optimizer's moments bit for bit.
 
         Parameters
@@ -935,7 +797,7 @@ class Sequential(FastCall):
 
         Returns
         -------
-        Sequential
+        Sequential or Ensemble
             The model itself.
 
         Raises
@@ -994,6 +856,191 @@ class Sequential(FastCall):
         from fastmlp import io
 
         io.save(self, path, metadata or {}, arrays or {})
+
+
+class Sequential(Model[float]):
+    """A network whose layers follow one another.
+
+    ``model(x)`` computes the outputs with the least possible delay, and ``model(x, out=y)`` without
+    an allocation: into an array of the result's shape and the model's dtype, which it returns. `x`
+    has shape (n, ...) or that of one row, and the result (n, outputs) or (outputs,). It raises what
+    `predict` raises, and for an `out` that does not fit a TypeError or ValueError. Arrays that are
+    contiguous and of the model's dtype are not copied; many threads may call one model at once.
+
+    Parameters
+    ----------
+    layers : iterable of Layer, optional
+        May begin with an `Input`, which is not counted as a layer. A name stands for a layer that
+        needs no settings, such as "relu".
+    device : {"cpu", "cuda"}, default "cpu"
+        Where it computes.
+    dtype : {"float32", "float64"}, default "float32"
+        Of parameters and of all arithmetic.
+    precision : None
+        Full precision of `dtype`; others are for devices that have them.
+    seed : int, optional
+        Decides about initial values, the order of rows and dropout. Drawn at random if not given.
+    name : str, optional
+
+    Attributes
+    ----------
+    layers : list of Layer
+        A copy of the list.
+    optimizer, loss, metrics
+        As given to `compile`.
+    history : History or None
+        Of the last `fit`, even one that ended in an error.
+    stop_training : bool
+        A callback sets it to end `fit` after the epoch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or unknown.
+    RuntimeError
+        If the device is not there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastmlp as fm
+    >>> x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    >>> y = np.array([0, 1, 1, 0])
+    >>> model = fm.Sequential([fm.Dense(16, activation="tanh"), fm.Dense(2)], seed=0)
+    >>> model.compile(optimizer=fm.Adam(0.05), loss="cross_entropy", metrics=["accuracy"])
+    >>> history = model.fit(x, y, batch_size=4, epochs=100, verbose=0)
+    >>> model.predict(x).argmax(axis=1)
+    array([0, 1, 1, 0])
+    >>> model(np.zeros(2, np.float32)).shape
+    (2,)
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Layer | Input | str] | None = None,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        precision: str | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        if precision is not None:
+            devices.get(device)
+            raise ValueError(f"Sequential: device {device!r} has no precision {precision!r}")
+        chosen = (
+            int.from_bytes(os.urandom(4), "little")
+            if seed is None
+            else check_seed("Sequential: seed", seed)
+        )
+        super().__init__(layers, chosen, device=device, dtype=dtype, name=name)
+
+    @property
+    def seed(self) -> int:
+        """The seed, given or drawn."""
+        assert isinstance(self._seed, int)
+        return self._seed
+
+    def __len__(self) -> int:
+        """Return the number of layers."""
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        """Go through the layers."""
+        return iter(self.layers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a layer, or a list of them for a slice."""
+        return self._layers[index]
+
+    def add(self, layer: Layer | Input | str) -> None:
+        """Append a layer. The layers that the model already has keep their parameters.
+
+        Parameters
+        ----------
+        layer : Layer, Input or str
+
+        Raises
+        ------
+        TypeError
+            If it is none of these.
+        ValueError
+            If it does not fit, or belongs to a model already.
+        RuntimeError
+            If it comes from a callback while `fit` is running.
+
+        Examples
+        --------
+        >>> import fastmlp as fm
+        >>> model = fm.Sequential()
+        >>> model.add(fm.Input(4))
+        >>> model.add(fm.Dense(3))
+        >>> len(model)
+        1
+        """
+        self._check_idle("add")
+        shape = self._input_shape
+        self._append(layer)
+        try:
+            self._rebuild()
+        except Exception:
+            if isinstance(layer, Input):
+                self._input_shape = shape
+            else:
+                self._layers.pop()._owner = None
+            raise
+
+    def pop(self) -> Layer:
+        """Remove the last layer and return it.
+
+        Raises
+        ------
+        IndexError
+            If there is none.
+
+        Examples
+        --------
+        >>> import fastmlp as fm
+        >>> model = fm.Sequential([fm.Dense(3), fm.Dense(2)])
+        >>> model.pop().units, len(model)
+        (2, 1)
+        """
+        self._check_idle("pop")
+        if not self._layers:
+            raise IndexError("Sequential: there is no layer to remove")
+        layer = self._layers.pop()
+        layer._owner = None
+        self._rebuild()
+        return layer
+
+    def _rebuild(self) -> None:
+        """Build again after a change of layers, keeping the parameters of those that stay."""
+        if not self.built:
+            if self._input_shape is not None and self._layers:
+                self._build(self._input_shape)
+            return
+        assert self._input_shape is not None
+        old = self._engine
+        kept = {layer: dict(layer.parameters) for layer in self._layers}
+        if self._layers:
+            self._build(self._input_shape)
+            for layer, arrays in kept.items():
+                for name, array in arrays.items():
+                    layer.parameters[name][...] = array
+            for field in ("epoch", "forward"):
+                self._engine.state[field] = old.state[field]
+        else:
+            self._engine_or_none = self._inference = None
+        if self.optimizer is not None:  # its moments were of the old parameters
+            self.optimizer.moments = []
+
+
+def check_seed(what: str, seed: object) -> int:
+    """Return a seed as an int, or refuse it."""
+    value = check_integer(what, seed, at_least=0)
+    if value >= 1 << 64:
+        raise ValueError(f"{what} must be below 2**64, got {seed}")
+    return value
 
 
 def _batch_size(operation: str, batch_size: int | None) -> int | None:

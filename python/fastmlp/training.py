@@ -24,7 +24,7 @@ from fastmlp.metrics import get as get_metric
 from fastmlp.optimizers import Optimizer
 
 if TYPE_CHECKING:
-    from fastmlp.sequential import Sequential
+    from fastmlp.sequential import Model
 
 Verbosity = Literal["auto", 0, 1, 2]
 
@@ -52,14 +52,14 @@ class _Data:
         )
 
 
-def _compiled(model: Sequential, operation: str) -> tuple[Loss, Optimizer]:
+def _compiled(model: Model[Any], operation: str) -> tuple[Loss, Optimizer]:
     if model.loss is None or model.optimizer is None:
         raise RuntimeError(f"{operation}: call compile first")
     return model.loss, model.optimizer
 
 
 def _prepare(
-    model: Sequential,
+    model: Model[Any],
     operation: str,
     x: Any,
     y: Any,
@@ -90,13 +90,13 @@ def _prepare(
     return _Data(rows, target, weight)
 
 
-def _check_ending(model: Sequential, loss: Loss, target: Array) -> None:
+def _check_ending(model: Model[Any], loss: Loss, target: Array) -> None:
     """Have the core refuse a loss or a metric that does not go with the network's ending."""
     model._engine.check(target, loss, _Sums(model.metrics).native_names)
 
 
 def _class_weights(
-    model: Sequential, operation: str, class_weight: Mapping[int, float], target: Array
+    model: Model[Any], operation: str, class_weight: Mapping[int, float], target: Array
 ) -> Array:
     """Return a weight for each row by its class: a label, the largest probability, or 0 and 1."""
     if not isinstance(class_weight, Mapping):
@@ -125,8 +125,8 @@ class _Sums:
         self.native = [i for i, metric in enumerate(metrics) if metric.native]
         self.own = [i for i, metric in enumerate(metrics) if not metric.native]
         self.rows = 0
-        self.loss = 0.0
-        self.totals = [0.0] * len(metrics)
+        self.loss: Any = 0.0  # as the totals: of an ensemble, an array of a number each
+        self.totals: list[Any] = [0.0] * len(metrics)
 
     @property
     def native_names(self) -> list[str]:
@@ -134,11 +134,11 @@ class _Sums:
         return [name for metric in self.metrics if (name := metric.native)]
 
     def take(self, rows: int, sums: Any) -> None:
-        """Replace the native sums by those over the rows so far."""
+        """Replace the native sums by those over the rows so far: (sums,) or (networks, sums)."""
         self.rows = rows
-        self.loss = float(sums[0])
-        for i, total in zip(self.native, sums[1:], strict=False):
-            self.totals[i] = float(total)
+        self.loss, *totals = sums.tolist() if sums.ndim == 1 else sums.T.copy()
+        for i, total in zip(self.native, totals, strict=False):
+            self.totals[i] = total
 
     def add(self, which: list[int], prediction: Array, target: Array) -> None:
         """Count some of the metrics on one batch."""
@@ -147,11 +147,17 @@ class _Sums:
             function = get_metric(metric.native) if metric.native else metric
             self.totals[i] += function(prediction, target) * len(prediction)
 
-    def logs(self) -> dict[str, float]:
+    def logs(self) -> dict[str, Any]:
         """Return the averages so far."""
         rows = max(self.rows, 1)
         averages = zip(self.metrics, self.totals, strict=True)
-        return {"loss": self.loss / rows} | {m.name: m.finish(t / rows) for m, t in averages}
+        return {"loss": self.loss / rows} | {m.name: _finish(m, t / rows) for m, t in averages}
+
+
+def _finish(metric: Metric, mean: Any) -> Any:
+    if isinstance(mean, np.ndarray):
+        return np.array([metric.finish(each) for each in mean])
+    return metric.finish(mean)
 
 
 class _Interrupt:
@@ -181,7 +187,7 @@ class _Steps:
     """One way of making steps: on the core alone, or with a loss or metrics of one's own."""
 
     def __init__(
-        self, model: Sequential, data: _Data, batch_size: int, shuffle: bool, one_by_one: bool
+        self, model: Model[Any], data: _Data, batch_size: int, shuffle: bool, one_by_one: bool
     ) -> None:
         self.loss, self.optimizer = _compiled(model, "fit")
         self.model, self.data = model, data
@@ -199,7 +205,7 @@ class _Steps:
         self.engine.begin_epoch()
         if self.needs_batches and self.shuffle:
             epoch = int(self.engine.state["epoch"][0])
-            self._order = kernels.permutation(len(self.data), self.model.seed, epoch)
+            self._order = kernels.permutation(len(self.data), self.engine.seeds[0], epoch)
         return _Sums(self.model.metrics)
 
     def advance(self, done: int, sums: _Sums, seconds: float) -> int:
@@ -226,8 +232,7 @@ class _Steps:
         )
         if self.engine.stopped:
             raise _NotFinite(made)
-        state = self.engine.state[0]
-        sums.take(int(state["row"]), state["sums"])
+        sums.take(int(self.engine.state["row"][0]), self.engine.sums)
         return made
 
     def _python_step(self, batch: _Data, sums: _Sums) -> int:
@@ -282,7 +287,7 @@ def call_loss(
 
 
 def fit(
-    model: Sequential,
+    model: Model[Any],
     x: Any,
     y: Any,
     *,
@@ -300,7 +305,7 @@ def fit(
 ) -> History:
     """Train; see `Sequential.fit`."""
     model._check_idle("fit")
-    _, optimizer = _compiled(model, "fit")
+    _compiled(model, "fit")
     batch_size = check_integer("fit: batch_size", batch_size, at_least=1)
     epochs = check_integer("fit: epochs", epochs, at_least=0)
     initial_epoch = check_integer("fit: initial_epoch", initial_epoch, at_least=0)
@@ -315,7 +320,7 @@ def fit(
     progress = Progress(verbose)
     engine = model._engine
     model.history, model.stop_training = history, False
-    logs: dict[str, float] = {}
+    logs: dict[str, Any] = {}
     model._fitting = True
     try:
         with _Interrupt() as interrupt:
@@ -328,8 +333,8 @@ def fit(
                     try:
                         made = steps.advance(done, sums, _SECONDS_PER_CALL)
                     except _NotFinite as error:
-                        where = f"fit: the loss at epoch {epoch}, step {done + error.steps}"
-                        raise _not_finite_error(where, optimizer) from None
+                        where = f" at epoch {epoch}, step {done + error.steps}"
+                        raise _not_finite_error("fit", where, model) from None
                     done += made
                     logs = sums.logs()
                     progress.update(sums.rows, logs)
@@ -341,7 +346,7 @@ def fit(
                 if validation is not None:
                     figures = _figures(model, validation, None)
                     logs |= {f"val_{name}": value for name, value in figures.items()}
-                logs["learning_rate"] = float(engine.state["learning_rate"][0])
+                logs["learning_rate"] = engine.learning_rate
                 progress.end_epoch(logs)
                 callback.on_epoch_end(epoch, logs)
                 if model.stop_training or interrupt.seen:
@@ -355,15 +360,22 @@ def fit(
     return history
 
 
-def _not_finite_error(where: str, optimizer: Optimizer) -> FloatingPointError:
+def _not_finite_error(operation: str, where: str, model: Model[Any]) -> FloatingPointError:
+    _, optimizer = _compiled(model, operation)
+    engine = model._engine
+    owner, whole, rate = "", "model is", optimizer.learning_rate
+    if engine.lead:
+        network = engine.stopped[0]
+        owner, whole = f" of network {network}", "networks are"
+        rate = engine.learning_rates[network] if engine.learning_rates else rate
     return FloatingPointError(
-        f"{where} is not finite; the model is as after the step before. Try a smaller learning "
-        f"rate (it was {optimizer.learning_rate}) or clip_norm, and scale the inputs"
+        f"{operation}: the loss{owner}{where} is not finite; the {whole} as after the step before. "
+        f"Try a smaller learning rate (it was {rate}) or clip_norm, and scale the inputs"
     )
 
 
 def _validation(
-    model: Sequential,
+    model: Model[Any],
     data: _Data,
     split: float,
     given: tuple[Any, ...] | None,
@@ -390,24 +402,24 @@ def _validation(
     return data.rows(slice(kept)), data.rows(slice(kept, None))
 
 
-def train_on_batch(model: Sequential, x: Any, y: Any, sample_weight: Any) -> float:
+def train_on_batch(model: Model[Any], x: Any, y: Any, sample_weight: Any) -> Any:
     """Make one step; see `Sequential.train_on_batch`."""
     model._check_idle("train_on_batch")
-    _, optimizer = _compiled(model, "train_on_batch")
+    _compiled(model, "train_on_batch")
     data = _prepare(model, "train_on_batch", x, y, sample_weight)
     steps = _Steps(model, data, len(data), False, True)
     sums = steps.begin_epoch()
     try:
         steps.advance(0, sums, 0.0)
     except _NotFinite:
-        raise _not_finite_error("train_on_batch: the loss", optimizer) from None
+        raise _not_finite_error("train_on_batch", "", model) from None
     finally:
         model._engine.begin_epoch()
     return sums.logs()["loss"]
 
 
 def profile(
-    model: Sequential, x: Any, y: Any, batch_size: int, steps: int
+    model: Model[Any], x: Any, y: Any, batch_size: int, steps: int
 ) -> tuple[list[tuple[str, str, int]], Array, Array]:
     """Make whole steps as `fit` does and say where their time goes: see `Engine.profile`."""
     model._check_idle("profile")
@@ -420,19 +432,19 @@ def profile(
 
 
 def evaluate(
-    model: Sequential, x: Any, y: Any, sample_weight: Any, chunk: int | None
-) -> dict[str, float]:
+    model: Model[Any], x: Any, y: Any, sample_weight: Any, chunk: int | None
+) -> dict[str, Any]:
     """Compute loss and metrics; see `Sequential.evaluate`."""
     return _figures(model, _prepare(model, "evaluate", x, y, sample_weight), chunk)
 
 
-def _figures(model: Sequential, data: _Data, chunk: int | None) -> dict[str, float]:
+def _figures(model: Model[Any], data: _Data, chunk: int | None) -> dict[str, Any]:
     loss, _ = _compiled(model, "evaluate")
     engine = model._engine
     sums = _Sums(model.metrics)
     if loss.native:
         totals = engine.evaluate(data.x, data.target, data.weight, loss, sums.native_names, chunk)
-        sums.take(len(data), totals[0])
+        sums.take(len(data), totals)
         logs = sums.logs()
     else:
         logs = {"loss": call_loss(loss, engine.infer(data.x, chunk), data.target, data.weight)[0]}
