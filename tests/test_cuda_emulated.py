@@ -46,7 +46,7 @@ def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     [
         ["test_kernels.py", "-k", "not other_paths"],
         ["test_losses.py", "test_gradients.py", "test_optimizers.py", "test_metrics.py"],
-        ["test_fit.py", "test_sequential.py", "test_schedules.py", "test_callbacks.py"],
+        ["test_fit.py", "test_sequential.py", "test_ensemble.py", "test_callbacks.py"],
     ],
     ids=["kernels", "formulas", "models"],
 )

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/backend.h"
 #include "cpu/kernels.h"
@@ -16,8 +17,13 @@ namespace fastmlp::cpu {
 
 // What a thread keeps from record to record, and from run to run.
 struct Memory {
-  void* scratch;  // for products: aligned, as large as those of either type ask for
-  RowOrder order;
+  void* scratch;                 // for products: aligned, as large as those of either type ask for
+  std::vector<RowOrder> orders;  // of the replicas met so far
+
+  RowOrder& order(std::int64_t replica) {
+    if (std::int64_t(orders.size()) <= replica) orders.resize(std::size_t(replica) + 1);
+    return orders[std::size_t(replica)];
+  }
 
   // Of the calling thread; made once.
   static Memory& own();

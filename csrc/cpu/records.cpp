@@ -66,12 +66,12 @@ void execute(const Gather& record, const Run& run) {
       for (std::int64_t i = begin; i < begin + count; ++i) copy(i, state.row + i);
       return;
     }
-    // One order is kept, so with several replicas there is nothing to look ahead for.
-    const bool look_ahead = run.members == 1 && run.replicas == 1;
+    // Of a team, each member has its own rows of a batch, and others of the next.
+    const bool look_ahead = run.members == 1;
     for (std::int64_t first = begin; first < begin + count; first += RowOrder::most) {
       const std::int64_t n = std::min(RowOrder::most, begin + count - first);
       const std::int64_t* const source =
-          run.memory.order.rows(state, run.launch.total_rows, state.row + first, n, look_ahead);
+          run.memory.order(r).rows(state, run.launch.total_rows, state.row + first, n, look_ahead);
       // Shuffled rows are far apart, and the processor cannot guess where: it is told some ahead.
       constexpr std::int64_t ahead = 8;
       for (std::int64_t i = 0; i < std::min(ahead, n); ++i) x.fetch(source[i]);

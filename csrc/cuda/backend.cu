@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -67,16 +68,16 @@ FASTMLP_DEVICE void execute_any(const std::variant<Records...>& record, const Bl
   (as(std::get_if<Records>(&record)), ...);
 }
 
-// Whole steps of a small network, a block of threads to a replica: no launch between records, and
-// what one leaves for the next stays in the caches of one multiprocessor.
+// Whole steps of a small network in one block of threads: no launch between records, and what one
+// leaves for the next stays in the caches of one multiprocessor.
 template <class T>
 __global__ void __launch_bounds__(threads)
     run_steps(const Record* records, int count, std::int64_t steps,
               FASTMLP_PARAMETER Context context) {
-  const Block block{context, blockIdx.x, 0, 1};
+  const Block block{context, 0, 0, 1};
   for (std::int64_t step = 0; step < steps; ++step) {
     for (int i = 0; i < count; ++i) {
-      if (context.may_stop && block.state().not_finite) return;
+      if (stopped(context)) return;
       execute_any<T>(records[i], block);
       __syncthreads();
       if (const auto* clip = std::get_if<ClipNorm>(&records[i])) {
@@ -178,9 +179,7 @@ struct Launcher {
 template <class T>
 class CudaExecutable : public Executable {
  public:
-  explicit CudaExecutable(Program program)
-      : program_(std::move(program)),
-        records_(program_.records.data(), program_.records.size() * sizeof(Record)) {
+  explicit CudaExecutable(Program program) : program_(std::move(program)) {
     for (Record record : program_.records) {
       std::visit([&](auto& r) { r.each([&](const Operand& o) { needs(o.buffer); }); }, record);
       if (std::visit(uses_state, record)) needs(buffer_count - 1);
@@ -200,8 +199,7 @@ class CudaExecutable : public Executable {
     context.may_stop = may_stop_;
     const auto stream = static_cast<Stream>(launch.stream);
     if (in_one_kernel(context)) {
-      cuda::launch(run_steps<T>, dim3(unsigned(context.replicas)), stream,
-                   static_cast<const Record*>(records_.data()), int(program_.records.size()),
+      cuda::launch(run_steps<T>, dim3(1), stream, records_on_device(), int(program_.records.size()),
                    launch.repeat, context);
       return;
     }
@@ -231,7 +229,9 @@ class CudaExecutable : public Executable {
   }
 
   // FASTMLP_CUDA_STEP=kernel or launches has it one way or the other, for checks and comparison.
+  // Replicas have a launch for each record, between which one that must stop stops all of them.
   bool in_one_kernel(const Context& context) const {
+    if (context.replicas > 1 || program_.records.size() < 2) return false;
     const char* const wanted = std::getenv("FASTMLP_CUDA_STEP");
     if (!wanted || !*wanted) return fits_one_block(context);
     if (std::strcmp(wanted, "kernel") != 0 && std::strcmp(wanted, "launches") != 0)
@@ -244,7 +244,6 @@ class CudaExecutable : public Executable {
   // record. The rates are estimates of an H100's, in seconds and operations a second.
   bool fits_one_block(const Context& context) const {
     constexpr double launch = 2e-6, barrier = 1e-6, one = 1e11, all = 1e13;
-    constexpr std::int64_t most_replicas = 1 << 16;
     double operations = 0;
     for (const Record& record : program_.records)
       if (const auto* product = std::get_if<MatMul>(&record)) {
@@ -255,9 +254,15 @@ class CudaExecutable : public Executable {
                       (product->transpose_a ? rows(product->a) : double(product->a.cols));
       }
     const double records = double(program_.records.size());
-    return context.replicas <= most_replicas &&
-           records * barrier + operations / one <
-               records * launch + operations * double(context.replicas) / all;
+    return records * barrier + operations / one < records * launch + operations / all;
+  }
+
+  // Copied when first needed: a program of fm.kernels lives for one call.
+  const Record* records_on_device() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!records_)
+      records_.emplace(program_.records.data(), program_.records.size() * sizeof(Record));
+    return static_cast<const Record*>(records_->data());
   }
 
   static bool same(const Context& a, const Context& b) {
@@ -271,10 +276,10 @@ class CudaExecutable : public Executable {
   }
 
   const Program program_;
-  const DeviceCopy records_;
   int buffers_ = 0;
   bool may_stop_ = false;
-  std::mutex mutex_;
+  std::mutex mutex_;  // for what follows
+  std::optional<DeviceCopy> records_;
   Graph graph_;
   Context captured_{};
 };
