@@ -295,29 +295,37 @@ class Sequential(FastCall):
         self._build(shape)
 
     def _build(self, shape: Shape, initialise: bool = True) -> None:
-        stages = []
         shapes = [shape]
-        for index, layer in enumerate(self._layers):
+        for layer in self._layers:
             shapes.append(layer._infer(shapes[-1]))
-            stages += [{**stage, "layer": index} for stage in layer._stages()]
-        engine = Engine(self._device, stages, prod(shape), str(self._dtype), [self._seed])
-        views = engine.views(engine.parameters)
+        engine = self._engine_on(self._device, shape)
         if initialise:
-            for (index, name), view in views.items():
+            for (index, name), view in engine.views(engine.parameters).items():
                 layer = self._layers[index]
                 initializer = initializers.get(getattr(layer, f"{name}_initializer"))
                 stream = 2 * index + (name == "bias")
                 values = initializer(view.shape, str(self._dtype), seed=self._seed, stream=stream)
-                view[...] = self._device.xp.asarray(values)
-        self._engine_or_none = engine
-        self._inference = engine.inference(shape)
+                view[...] = self._device.put(values)
         self._input_shape = shape
         for layer, before, after in zip(self._layers, shapes, shapes[1:], strict=False):
             layer.input_shape, layer.output_shape = before, after
-        self._attach(views)
+        self._attach(engine)
 
-    def _attach(self, views: Mapping[tuple[int, str], Array]) -> None:
-        """Let each layer see its parameters and gradients."""
+    def _engine_on(self, device: devices.Device, shape: Shape) -> Engine:
+        """Make an engine for the layers, whose parameters are zero yet."""
+        stages = [
+            {**stage, "layer": index}
+            for index, layer in enumerate(self._layers)
+            for stage in layer._stages()
+        ]
+        return Engine(device, stages, prod(shape), str(self._dtype), [self._seed])
+
+    def _attach(self, engine: Engine) -> None:
+        """Use an engine: let the model compute with it, and each layer see its parameters."""
+        assert self._input_shape is not None
+        self._engine_or_none = engine
+        self._inference = engine.inference(self._input_shape)
+        views = engine.views(engine.parameters)
         for index, layer in enumerate(self._layers):
             if isinstance(layer, layers.Dense):
                 layer._views = {name: view for (at, name), view in views.items() if at == index}
@@ -368,7 +376,7 @@ class Sequential(FastCall):
 
     def _rows(self, operation: str, x: Any, *, finite: bool = False) -> Array:
         """Return x as (n, features) of the model's dtype, on its device, row by row."""
-        array = devices.real_array(operation, "x", x)
+        array = self._device.real_array(operation, "x", x)
         if array.ndim == 0:
             raise ValueError(f"{operation}: x must have shape (rows, features), got a single value")
         if self._engine_or_none is None and array.ndim >= 2 and 0 in array.shape[1:]:
@@ -411,7 +419,7 @@ class Sequential(FastCall):
 
     def _call(self, x: Any, *, out: Array | None = None) -> Any:
         """Do what ``model(x)`` does, for whatever `FastCall` does not do by itself."""
-        array = devices.real_array("Sequential", "x", x)
+        array = self._device.real_array("Sequential", "x", x)
         single = self._single(array) or (not self.built and array.ndim == 1)
         rows = self._rows("Sequential", array[None] if single else array)
         y = self._engine.infer(rows)
@@ -423,7 +431,7 @@ class Sequential(FastCall):
         check_writable("Sequential", "out", out, self._dtype)
         if out.shape != y.shape:
             raise ValueError(f"Sequential: out must have shape {y.shape}, got {out.shape}")
-        out[...] = y
+        out[...] = devices.of(out).put(y)
         return out
 
     def predict(self, x: Any, *, batch_size: int | None = None) -> Any:
@@ -460,7 +468,7 @@ class Sequential(FastCall):
             y = self._inference(x, None)
             if y is not None:
                 return y
-        array = devices.real_array("predict", "x", x)
+        array = self._device.real_array("predict", "x", x)
         single = self._single(array)
         rows = self._rows("predict", array[None] if single else array)
         y = self._engine.infer(rows, chunk)
@@ -727,7 +735,7 @@ class Sequential(FastCall):
         rows = engine.kept_rows
         if rows is None:
             raise RuntimeError("backward: call forward first")
-        array = devices.real_array("backward", "grad", grad)
+        array = self._device.real_array("backward", "grad", grad)
         if array.shape != (rows, engine.outputs):
             raise ValueError(
                 f"backward: grad must have the shape of the outputs, {(rows, engine.outputs)}, "
@@ -839,7 +847,7 @@ class Sequential(FastCall):
         >>> len(fm.Sequential([fm.Input(2), fm.Dense(3), fm.Dense(1)]).get_weights())
         4
         """
-        return [self._device.to_host(array).copy() for array in self.parameters()]
+        return [devices.to_host(array).copy() for array in self.parameters()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Take parameters in the order of `get_weights`.
@@ -877,7 +885,7 @@ class Sequential(FastCall):
                     f"{operation}: {name} must have shape {view.shape}, got {arrays[name].shape}"
                 )
         for name, view in views.items():
-            view[...] = self._device.xp.asarray(arrays[name], self._dtype)
+            view[...] = self._device.put(arrays[name]).astype(self._dtype, copy=False)
 
     def count_params(self) -> int:
         """Return the number of parameters.
@@ -929,6 +937,8 @@ class Sequential(FastCall):
     def to(self, device: str) -> Sequential:
         """Move the model to a device, its parameters and its optimizer's moments bit for bit.
 
+        What belongs to one step stays behind: gradients, and what `backward` needs of `forward`.
+
         Parameters
         ----------
         device : {"cpu", "cuda"}
@@ -941,7 +951,7 @@ class Sequential(FastCall):
         Raises
         ------
         RuntimeError
-            If the device is not there; the model stays where it is.
+            If the device is not there, or `fit` is running; the model stays where it is.
 
         Examples
         --------
@@ -952,7 +962,18 @@ class Sequential(FastCall):
         target = devices.get(device)
         if target is self._device:
             return self
-        raise RuntimeError(f"to: cannot move a model to {device!r} yet")
+        self._check_idle("to")
+        if self._engine_or_none is not None:
+            old = self._engine_or_none
+            assert self._input_shape is not None
+            engine = self._engine_on(target, self._input_shape)
+            moments = [] if self.optimizer is None else self.optimizer.moments
+            moved = engine.take_over(old, moments)
+            if self.optimizer is not None:
+                self.optimizer.moments = moved
+            self._attach(engine)
+        self._device = target
+        return self
 
     def save(
         self,
