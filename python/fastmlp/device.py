@@ -250,7 +250,9 @@ def real_array(operation: str, name: str, values: Any) -> Array:
     ValueError
         If nested lists are ragged, or there are more dimensions than the core takes.
     """
-    if _on_gpu(values):
+    if type(values) is np.ndarray:  # the usual case, kept short
+        array = values
+    elif _on_gpu(values):
         array = _gpu_array(values)
     else:
         try:

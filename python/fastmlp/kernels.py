@@ -27,7 +27,7 @@ def _inputs(operation: str, **arrays: Any) -> tuple[Device, Any, list[Array]]:
     """Bring arrays to one device, the GPU if one is there, and to one dtype. None stays None."""
     real = {k: None if v is None else real_array(operation, k, v) for k, v in arrays.items()}
     given = [array for array in real.values() if array is not None]
-    device = next((d for d in map(of, given) if d.name != "cpu"), of(given[0]))
+    device = of(next((a for a in given if not isinstance(a, np.ndarray)), given[0]))
     dtype = result_dtype(*given)
     return (
         device,
