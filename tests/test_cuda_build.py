@@ -20,6 +20,9 @@ from pathlib import Path
 
 import pytest
 
+import fastmlp as fm
+from fastmlp import _core
+
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET = Path(__file__).with_name("cuda_budget.json")
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
@@ -106,6 +109,20 @@ def test_kernels_stay_within_their_budget() -> None:
     }
     assert over == {}
     assert sorted(budget["kernels"]) == sorted(needs), "the budget names kernels that are gone"
+
+
+@pytest.mark.skipif(not fm.cuda.is_built(), reason="built without CUDA")
+def test_the_module_loads_without_a_gpu_and_hands_over_a_backend() -> None:
+    from fastmlp import _cuda
+
+    assert set(_cuda.describe()) < set(fm.show_config()["cuda"])
+    assert bool(_cuda.describe()["device"]) or _cuda.unavailable()
+    references = sys.getrefcount(_cuda)
+    capsule = _cuda.backend(lambda: 0)
+    _core.check_backend(capsule)
+    assert sys.getrefcount(_cuda) == references + 1  # alive as long as its backend
+    del capsule
+    assert sys.getrefcount(_cuda) == references
 
 
 # What nvcc 13.0 said about a template in an anonymous namespace, and a kernel that spills.

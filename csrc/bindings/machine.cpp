@@ -85,7 +85,7 @@ void add_machine(py::module_& module) {
   // With a function for the stream it stands in for a device that has streams, in tests.
   module.def(
       "cpu",
-      [module](const py::object& stream) { return to_capsule(cpu::backend(), module, stream); },
+      [](const py::object& stream) { return to_capsule(cpu::backend(), py::none(), stream); },
       py::arg("current_stream") = py::none());
   module.def("check_backend", [](const py::capsule& capsule) { backend_of(capsule); });
   module.def("activations", activations);

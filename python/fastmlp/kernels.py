@@ -2,7 +2,8 @@
 
 Every kernel takes real arrays of any dtype, stride or writability and computes in float64 where an
 input is float64, else in float32. ``out=``, and arrays updated in place, must have that very dtype
-and the result's shape, and be writable. NaN in an input comes out as NaN.
+and the result's shape, and be writable. NaN in an input comes out as NaN. Where one array is on the
+GPU, so is the result, and inputs on the host are moved there.
 """
 
 from __future__ import annotations

@@ -682,7 +682,7 @@ class Sequential(FastCall):
         Returns
         -------
         array, shape (n, outputs)
-            A new one.
+            A new one, on the model's device.
 
         Raises
         ------

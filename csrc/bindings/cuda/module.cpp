@@ -11,8 +11,9 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_cuda, module) {
   namespace cuda = fastmlp::cuda;
-  module.def("backend", [module](const py::function& current_stream) {
-    return fastmlp::bindings::to_capsule(cuda::backend(), module, current_stream);
+  module.def("backend", [](const py::function& current_stream) {
+    const auto self = py::module_::import("fastmlp._cuda");
+    return fastmlp::bindings::to_capsule(cuda::backend(), self, current_stream);
   });
   module.def("unavailable", cuda::unavailable);
   module.def("describe", [] {
