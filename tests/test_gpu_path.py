@@ -3,8 +3,8 @@
 A device named "cuda" is put together from `fake_cupy` and the CPU's own backend. What passes here
 shows that Python and the bindings keep arrays on their device, move them where they should and
 nowhere else, ask for a stream with each native call, and give the CPU's bits, since the CPU's code
-computes. It shows nothing about kernels, drivers, real streams or the real CuPy: for that, other
-tests run on `device="cuda"` where there is a GPU.
+computes. It shows nothing about kernels, drivers, real streams or the real CuPy. The fixture
+`device` runs the ordinary tests on the same stand-in, and on the GPU where there is one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from types import ModuleType
 import fake_cupy
 import numpy as np
 import pytest
-from support import assert_same_bits
+from support import assert_same_bits, gpu_stand_in
 
 import fastmlp as fm
 from fastmlp import _core, kernels
@@ -43,7 +43,7 @@ def gpu(monkeypatch):
         streams_asked_for.append(1)
         return 1
 
-    fake = devices.Device("cuda", fake_cupy, _core.cpu(current_stream))
+    fake = gpu_stand_in(current_stream)
     monkeypatch.setattr(devices, "_cuda", lambda: fake)
     streams_asked_for.clear()
     fake_cupy.copies_from_host.clear()
