@@ -7,8 +7,10 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from support import gpu_stand_in
 
 import fastmlp as fm
+from fastmlp import device as devices
 
 # Needs PyTorch; run by hand to renew the golden files.
 collect_ignore = ["golden/make_golden.py"]
@@ -26,9 +28,16 @@ REQUIRE_CUDA = os.environ.get("FASTMLP_REQUIRE_CUDA") == "1"
 DEVICES = ["cpu", "cuda"] if REQUIRE_CUDA or fm.cuda.is_available() else ["cpu"]
 
 
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    """Each device that a model can run on; FASTMLP_REQUIRE_CUDA=1 makes a missing GPU a failure."""
+@pytest.fixture(params=[*DEVICES, "stand-in"])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each device that a model can run on; FASTMLP_REQUIRE_CUDA=1 makes a missing GPU a failure.
+
+    "stand-in" is a GPU's way through Python with the CPU's arithmetic: see test_gpu_path.py.
+    """
+    if request.param == "stand-in":
+        gpu = gpu_stand_in()
+        monkeypatch.setattr(devices, "_cuda", lambda: gpu)
+        return "cuda"
     if request.param == "cuda" and not fm.cuda.is_available():
         pytest.fail("FASTMLP_REQUIRE_CUDA=1, but there is no GPU that fastmlp can use")
     return str(request.param)

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 
+import fake_cupy
 import numpy as np
+
+from fastmlp import _core
+from fastmlp.device import Device, to_host
 
 WIDER = {np.dtype("float32"): np.float64, np.dtype("float64"): np.longdouble}
 
@@ -60,7 +64,7 @@ def relative_distance(got: np.ndarray, reference: np.ndarray) -> float:
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = to_host(a), to_host(b)
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
@@ -69,6 +73,12 @@ def assert_same_bits(got: Iterable[np.ndarray], expected: Iterable[np.ndarray]) 
     assert len(got) == len(expected)
     for i, (a, b) in enumerate(zip(got, expected)):
         assert same_bits(a, b), f"array {i}: largest difference {np.abs(a - b).max()}"
+
+
+def gpu_stand_in(current_stream: Callable[[], int] = lambda: 0) -> Device:
+    """A device named "cuda" of `fake_cupy` and the CPU's backend: what it shows, and what it does
+    not, stands in test_gpu_path.py."""
+    return Device("cuda", fake_cupy, _core.cpu(current_stream))
 
 
 def printed_by(program: str) -> str:

@@ -25,7 +25,7 @@ ALLOWED_INCLUDES = {
 THREAD_HEADERS = {"atomic", "condition_variable", "future", "mutex", "shared_mutex", "thread"}
 MAY_USE_THREADS = {"cpu", "cuda", "bindings"}
 # Only these two modules may import the native core, or the arrays of the GPU.
-NATIVE_MODULES = {"_core", "cupy"}
+NATIVE_MODULES = {"_core", "_cuda", "cupy"}
 MAY_IMPORT_NATIVE = {"device.py", "kernels.py"}
 
 
@@ -103,6 +103,7 @@ def test_a_forbidden_include_is_found(folder: str, include: str) -> None:
         "import fastmlp._core",
         "from . import _core",
         "from fastmlp._core import matmul",
+        "from fastmlp import _cuda",
         "def f():\n    from cupy.cuda import Stream",
     ],
 )

@@ -258,7 +258,7 @@ def train_replicas(seeds: list[int], dtype: str, rule: dict) -> dict[str, np.nda
         "target": data.randint(5, size=rows).astype("int32"),
         "learning_rates": np.array([0.05]),
     }
-    arguments = _core.Arguments()
+    arguments = _core.Arguments(_core.cpu())
     for name, array in arrays.items():
         arguments[name] = array
     for epoch in range(2):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support import assert_same_bits
 
 import fastmlp as fm
+from fastmlp import device as devices
+from fastmlp.cli import main
 
 ROWS = 20
 rng = np.random.RandomState(0)
@@ -348,8 +352,49 @@ def test_cuda_that_is_not_there_says_what_to_install():
     if fm.cuda.is_available():
         pytest.skip("there is a GPU")
     for call in (lambda: fm.Sequential(device="cuda"), lambda: trained().to("cuda")):
-        with pytest.raises(RuntimeError, match="CUDA"):
+        with pytest.raises(RuntimeError, match="device 'cuda': .*(CUDA|NVIDIA|GPU|CuPy)"):
             call()
+
+
+def broken_cupy():
+    def arange(n):
+        raise OSError("libnvrtc.so.13: cannot open shared object file")
+
+    return SimpleNamespace(arange=arange)
+
+
+# Whether it is built, fastmlp._cuda, CuPy (None: not there), and what is said.
+MISSING_PARTS = {
+    "the backend": (
+        False,
+        None,
+        None,
+        r"without its CUDA backend.*-C cmake.define.FASTMLP_CUDA=ON",
+    ),
+    "its file": (True, None, None, "fastmlp._cuda does not load"),
+    "the GPU": (True, "there is no NVIDIA driver on this machine", None, "no NVIDIA driver"),
+    "CuPy": (True, "", None, r'CuPy.* is not installed: pip install "fastmlp\[cuda\]"'),
+    "a part of CuPy": (True, "", broken_cupy(), "CuPy does not work here: libnvrtc.so.13"),
+}
+
+
+@pytest.mark.parametrize("built, why_not, cupy, says", MISSING_PARTS.values(), ids=MISSING_PARTS)
+def test_each_missing_part_of_cuda_is_named(built, why_not, cupy, says, monkeypatch, capsys):
+    describe = dict.fromkeys(("device", "compute_capability", "runtime", "driver"), "")
+    native = SimpleNamespace(unavailable=lambda: why_not, describe=lambda: describe)
+    monkeypatch.setattr(devices, "cuda_is_built", lambda: built)
+    monkeypatch.setitem(sys.modules, "fastmlp._cuda", None if why_not is None else native)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    devices._cuda.cache_clear()
+    with pytest.raises(RuntimeError, match=f"^device 'cuda': .*{says}"):
+        fm.Sequential(device="cuda")
+    cuda = fm.show_config()["cuda"]
+    assert (cuda["built"], cuda["available"]) == (built, fm.cuda.is_available()) == (built, False)
+    assert re.search(says, cuda["reason"])
+    assert main(["info"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"CUDA {'built' if built else 'not built'}" in printed
+    assert cuda["reason"] in printed
 
 
 def test_a_regression_target_must_match_the_outputs():

@@ -10,6 +10,7 @@ import pytest
 import reference as ref
 
 import fastmlp as fm
+from fastmlp.device import to_host
 
 ACTIVATIONS = list(fm.kernels.ACTIVATIONS)
 # A central difference with h = 1e-5 errs by h^2 f'''/6 ~ 1e-10, and by rounding eps/h ~ 1e-11.
@@ -19,9 +20,9 @@ TOLERANCE = 1e-8
 
 def numerical_gradient(f: Callable[[], float], at: np.ndarray) -> np.ndarray:
     """df/d(at) by central differences, moving the elements of `at` in place."""
-    gradient = np.zeros_like(at)
+    gradient = np.zeros(at.shape)
     for index in np.ndindex(at.shape):
-        value = at[index]
+        value = float(at[index])
         at[index] = value + H
         above = f()
         at[index] = value - H
@@ -36,17 +37,17 @@ def check_backward(model: fm.Sequential, x: np.ndarray) -> None:
     w = np.random.RandomState(9).standard_normal(model.forward(x).shape)
 
     def value() -> float:
-        return float((w * model.forward(x)).sum())
+        return float((w * to_host(model.forward(x))).sum())
 
     expected = [numerical_gradient(value, p) for p in model.parameters()]
     expected_dx = numerical_gradient(value, x)
     model.forward(x)
-    dx = model.backward(w)
+    dx = to_host(model.backward(w))
     np.testing.assert_allclose(dx, expected_dx, rtol=0, atol=TOLERANCE)
     got = model.gradients()
     assert len(got) == len(expected)
     for g, e in zip(got, expected):
-        np.testing.assert_allclose(g, e, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(to_host(g), e, rtol=0, atol=TOLERANCE)
 
 
 def random_input(*shape: int) -> np.ndarray:
@@ -105,8 +106,8 @@ def test_flatten(device):
 def test_dropout_scales_gradients_by_the_same_mask_as_outputs(device):
     model = build([fm.Dropout(0.4)], 50, device)
     x = random_input(30, 50)
-    mask = model.forward(x, training=True) / x
-    np.testing.assert_allclose(model.backward(np.ones_like(x)), mask, rtol=1e-12)
+    mask = to_host(model.forward(x, training=True)) / x
+    np.testing.assert_allclose(to_host(model.backward(np.ones_like(x))), mask, rtol=1e-12)
     assert set(np.round(np.unique(mask), 9)) == {0, round(1 / 0.6, 9)}
 
 
@@ -128,7 +129,7 @@ def test_dropout_between_layers(device):
     model.forward(x, training=True)
     model.backward(np.ones((6, 1)))
     for g, e in zip(model.gradients(), expected):
-        np.testing.assert_allclose(g, e, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(to_host(g), e, rtol=0, atol=TOLERANCE)
 
 
 # Losses, behind every ending, through a whole native step: with SGD at 1, the step is the gradient.
@@ -176,7 +177,7 @@ def test_float32_gradients_are_near_float64_ones(name, device):
         model = fm.Sequential(layers, seed=1, dtype=dtype, device=device)
         model.forward(x)
         dx = model.backward(np.ones((33, 3)))
-        gradients[dtype] = [dx, *model.gradients()]
+        gradients[dtype] = [to_host(g) for g in (dx, *model.gradients())]
     for single, double in zip(gradients["float32"], gradients["float64"]):
         assert single.dtype == np.float32
         assert np.linalg.norm(single - double) <= 1e-5 * np.linalg.norm(double)
@@ -197,5 +198,5 @@ def test_backward_agrees_with_the_reference(depth, dtype, device):
     ]
     expected_dx, expected = ref.mlp_backward(exact, ref.mlp_forward(exact, x), dy)
     tolerance = 2e-6 if dtype == "float32" else 1e-14
-    for got, e in zip([dx, *model.gradients()], [expected_dx, *expected]):
+    for got, e in zip(map(to_host, [dx, *model.gradients()]), [expected_dx, *expected]):
         assert np.linalg.norm(got - e) <= tolerance * np.linalg.norm(e)

@@ -8,6 +8,7 @@ import reference as ref
 from support import LAYOUTS, assert_same_bits
 
 import fastmlp as fm
+from fastmlp.device import to_host
 
 LOSSES = list(ref.LOSSES)
 FUNCTIONS = {name: getattr(fm.losses, name) for name in LOSSES}
@@ -206,8 +207,8 @@ def test_a_matching_ending_is_as_stable_as_logits(loss, device):
 
 def test_a_function_of_one_s_own_trains_like_the_built_in_one(device):
     def own_mse(prediction, target, sample_weight=None):
-        difference = prediction - target
-        weight = np.ones(len(target)) if sample_weight is None else sample_weight
+        difference = to_host(prediction) - to_host(target)
+        weight = np.ones(len(target)) if sample_weight is None else to_host(sample_weight)
         rows = weight * (difference**2).mean(axis=1)
         gradient = 2 * difference * weight[:, None] / difference.size
         return float(rows.mean()), gradient

@@ -11,6 +11,7 @@ from golden import cases
 from support import relative_distance
 
 import fastmlp as fm
+from fastmlp.device import to_host
 
 # A worked example: a 2-2-2 network of sigmoids without biases. The rows of W1 and W2 are output
 # units; a kernel has them as columns.
@@ -22,7 +23,8 @@ W2 = np.array([[0.45, 0.4], [0.7, 0.6]])
 
 def half_squares(prediction, target, sample_weight=None):
     """The sum over outputs of (prediction - target)^2 / 2, a loss of one's own."""
-    return 0.5 * float(((prediction - target) ** 2).sum()), prediction - target
+    difference = to_host(prediction) - to_host(target)
+    return 0.5 * float((difference**2).sum()), difference
 
 
 def worked_example(device: str) -> fm.Sequential:
@@ -34,7 +36,7 @@ def worked_example(device: str) -> fm.Sequential:
 
 
 def assert_to_8_decimals(got, expected):
-    np.testing.assert_allclose(got, expected, rtol=0, atol=0.6e-8)
+    np.testing.assert_allclose(to_host(got), expected, rtol=0, atol=0.6e-8)
 
 
 def test_worked_example_forward_and_backward(device):

@@ -75,7 +75,7 @@ View to_view(const Description& d) {
 
 Memory memory_of(py::handle array) {
   const Description d = describe(array);
-  Memory memory{d.data, d.type[0], std::stoll(d.type.substr(1)), 1, true};
+  Memory memory{d.data, d.type[0], std::stoll(d.type.substr(1)), 1, true, d.device};
   for (std::size_t i = d.shape.size(); i-- > 0;) {
     memory.contiguous &= d.shape[i] <= 1 || d.strides[i] == memory.size * memory.item_size;
     memory.size *= d.shape[i];
@@ -90,10 +90,6 @@ View writable_view(py::handle array) {
   const Description d = describe(array);
   if (!d.writable) throw py::value_error("needs an array that can be written, got a read-only one");
   return to_view(d);
-}
-
-Backend& backend_of(const py::capsule& capsule) {
-  return *static_cast<Backend*>(capsule.get_pointer<void>());
 }
 
 }  // namespace fastmlp::bindings

@@ -4,7 +4,6 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include "core/backend.h"
 #include "core/view.h"
 
 namespace fastmlp::bindings {
@@ -17,12 +16,11 @@ struct Memory {
   char kind = 'f';  // as in NumPy's typestr
   std::int64_t item_size = 0, size = 0;
   bool contiguous = false;
+  Device device = Device::cpu;
 };
 
 Memory memory_of(py::handle array);
 View view_of(py::handle array);  // float32, float64 or int32
 View writable_view(py::handle array);
-
-Backend& backend_of(const py::capsule& capsule);
 
 }  // namespace fastmlp::bindings

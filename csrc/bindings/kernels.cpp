@@ -3,6 +3,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/capsule.h"
 #include "nn/primitives.h"
 
 namespace fastmlp::bindings {
@@ -15,6 +16,7 @@ void execute(const py::capsule& capsule, nn::Call call) {
   const auto executable = backend_of(capsule).compile(std::move(call.program));
   Launch launch;
   launch.buffers = call.buffers.data();
+  launch.stream = current_stream(capsule);
   py::gil_scoped_release release;
   executable->run(launch);
 }

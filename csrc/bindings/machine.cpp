@@ -2,6 +2,7 @@
 #include "cpu/machine.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/capsule.h"
 #include "core/check.h"
 #include "core/random.h"
 #include "cpu/backend.h"
@@ -81,7 +82,12 @@ void add_machine(py::module_& module) {
   PYBIND11_NUMPY_DTYPE(StepState, seed, epoch, forward, step, row, schedule_index, schedule_length,
                        sums, not_finite, learning_rate, step_size, epsilon, gradient_scale);
   module.attr("step_state_dtype") = py::dtype::of<StepState>();
-  module.def("cpu", [] { return py::capsule(&cpu::backend(), backend_capsule); });
+  // With a function for the stream it stands in for a device that has streams, in tests.
+  module.def(
+      "cpu",
+      [](const py::object& stream) { return to_capsule(cpu::backend(), py::none(), stream); },
+      py::arg("current_stream") = py::none());
+  module.def("check_backend", [](const py::capsule& capsule) { backend_of(capsule); });
   module.def("activations", activations);
   module.def("losses", losses);
   module.def("show_config", show_config);

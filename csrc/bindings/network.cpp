@@ -6,6 +6,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/capsule.h"
 #include "core/check.h"
 #include "nn/lowering.h"
 #include "nn/network.h"
@@ -19,24 +20,38 @@ constexpr const char* buffer_names[buffer_count] = {
     "state",      "workspace", "step_state",      "input",          "target",
     "weight",     "output",    "output_gradient", "input_gradient", "learning_rates"};
 
-// The arrays that plans work on; keeps them alive.
+// The arrays that plans work on, in the memory of one backend; keeps them, and it, alive.
 class Arguments {
  public:
+  explicit Arguments(py::capsule backend)
+      : backend_(std::move(backend)), device_(has_streams(backend_) ? Device::cuda : Device::cpu) {}
+
   void set(const std::string& name, py::object array) {
     for (int i = 0; i < buffer_count; ++i) {
       if (name != buffer_names[i]) continue;
-      memory_[i] = array.is_none() ? Memory{} : memory_of(array);
-      if (!array.is_none() && !memory_[i].contiguous) fail(name, "a contiguous array", "strides");
+      const Memory memory = array.is_none() ? Memory{} : memory_of(array);
+      if (!array.is_none() && !memory.contiguous) fail(name, "a contiguous array", "strides");
+      if (!array.is_none() && memory.device != device_)
+        throw py::type_error(name + ": this array is not in the memory of the plan's device");
+      memory_[i] = memory;
       arrays_[i] = std::move(array);
-      data_[i] = memory_[i].data;
+      data_[i] = memory.data;
       return;
     }
     throw py::value_error("unknown buffer '" + name + "'");
   }
   const Memory& memory(int buffer) const { return memory_[buffer]; }
-  void* const* data() const { return data_.data(); }
+  // The buffers, the stream as it is now, and one step: what every launch begins as.
+  Launch launch() const {
+    Launch launch;
+    launch.buffers = data_.data();
+    launch.stream = current_stream(backend_);
+    return launch;
+  }
 
  private:
+  py::capsule backend_;
+  Device device_;
   std::array<py::object, buffer_count> arrays_;
   std::array<Memory, buffer_count> memory_;
   std::array<void*, buffer_count> data_{};
@@ -123,8 +138,7 @@ class Plan {
 
   void run(const Arguments& arguments, std::int64_t rows) {
     check(arguments, rows, rows);
-    Launch launch;
-    launch.buffers = arguments.data();
+    Launch launch = arguments.launch();
     launch.rows = launch.total_rows = rows;
     py::gil_scoped_release release;
     executable_->run(launch);
@@ -136,7 +150,7 @@ class Plan {
     const Memory& state = arguments.memory(Buffer::step_state);
     if (!state.data) fail("train", "a step state", "none");
     nn::TrainingCall call;
-    call.launch.buffers = arguments.data();
+    call.launch = arguments.launch();
     call.launch.total_rows = total_rows;
     call.batch_size = rows_;
     call.max_steps = steps;
@@ -153,8 +167,7 @@ class Plan {
            std::to_string(steps));
     check(arguments, rows_, total_rows);
     Profile profile;
-    Launch launch;
-    launch.buffers = arguments.data();
+    Launch launch = arguments.launch();
     launch.rows = rows_;
     launch.total_rows = total_rows;
     launch.repeat = steps;
@@ -304,7 +317,9 @@ void add_network(py::module_& module) {
            "amsgrad"_a = false)
       .def_property_readonly("moments", &Update::moments);
 
-  py::class_<Arguments>(module, "Arguments").def(py::init<>()).def("__setitem__", &Arguments::set);
+  py::class_<Arguments>(module, "Arguments")
+      .def(py::init<py::capsule>(), "backend"_a)
+      .def("__setitem__", &Arguments::set);
 
   py::class_<Plan>(module, "Plan")
       .def_property_readonly("workspace", &Plan::workspace)

@@ -33,7 +33,7 @@ FASTMLP_DEVICE bool stopped(const Context& context) {
 }
 
 template <class T, class R>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 1)
     run_record(FASTMLP_PARAMETER R record, FASTMLP_PARAMETER Context context) {
   if (stopped(context)) return;
   for (std::int64_t r = blockIdx.y; r < context.replicas; r += gridDim.y)
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(threads)
 }
 
 template <class T, int size>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 1)
     run_product(FASTMLP_PARAMETER MatMul record, FASTMLP_PARAMETER Context context) {
   if (stopped(context)) return;
   for (std::int64_t r = blockIdx.y; r < context.replicas; r += gridDim.y)
@@ -71,7 +71,7 @@ FASTMLP_DEVICE void execute_any(const std::variant<Records...>& record, const Bl
 // Whole steps of a small network in one block of threads: no launch between records, and what one
 // leaves for the next stays in the caches of one multiprocessor.
 template <class T>
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 1)
     run_steps(const Record* records, int count, std::int64_t steps,
               FASTMLP_PARAMETER Context context) {
   const Block block{context, 0, 0, 1};
@@ -123,24 +123,27 @@ struct Launcher {
     launch(run_record<T, R>, grid(blocks, context.replicas), stream, record, context);
   }
   template <class R>
-  void elements(const R& record, std::int64_t count) const {
-    if (count > 0) run(record, divided(count, threads));
-  }
-  template <class R>
   void all_rows(const R& record, std::int64_t count) const {
     if (count > 0) run(record, divided(count, threads / warp));
   }
+  template <class R>
+  void cells(const R& record, std::int64_t rows, std::int64_t cols) const {  // as Block::each_cell
+    if (rows == 1)
+      run(record, divided(cols, threads));
+    else
+      all_rows(record, rows);
+  }
 
   void operator()(const Gather& r) const { all_rows(r, context.rows); }
-  void operator()(const Copy& r) const { elements(r, rows(r.out) * r.out.cols); }
-  void operator()(const BiasAdd& r) const { elements(r, rows(r.in) * r.in.cols); }
-  void operator()(const ActivationForward& r) const { elements(r, rows(r.in) * r.in.cols); }
+  void operator()(const Copy& r) const { cells(r, rows(r.out), r.out.cols); }
+  void operator()(const BiasAdd& r) const { cells(r, rows(r.in), r.in.cols); }
+  void operator()(const ActivationForward& r) const { cells(r, rows(r.in), r.in.cols); }
   void operator()(const ActivationBackward& r) const {
-    elements(r, rows(r.gradient) * r.gradient.cols);
+    cells(r, rows(r.gradient), r.gradient.cols);
   }
-  void operator()(const Dropout& r) const { elements(r, divided(rows(r.in) * r.in.cols, 4)); }
-  void operator()(const ApplyUpdate& r) const { elements(r, r.parameter.rows * r.parameter.cols); }
-  void operator()(const ColumnSum& r) const { elements(r, r.in.cols); }
+  void operator()(const ApplyUpdate& r) const { cells(r, r.parameter.rows, r.parameter.cols); }
+  void operator()(const ColumnSum& r) const { run(r, divided(r.in.cols, threads)); }
+  void operator()(const Dropout& r) const { all_rows(r, rows(r.in)); }
   void operator()(const Softmax& r) const { all_rows(r, rows(r.in)); }
   void operator()(const SoftmaxBackward& r) const { all_rows(r, rows(r.gradient)); }
   void operator()(const Loss& r) const { all_rows(r, rows(r.prediction)); }
@@ -165,9 +168,9 @@ struct Launcher {
       launch(run_product<T, size>, grid(tiles(size), context.replicas), stream, r, context);
     };
     auto suits = [&](std::int64_t size) { return tiles(size) * context.replicas >= enough; };
-    if (sizeof(T) == 4 && suits(128))
-      multiply(std::integral_constant<int, 128>{});
-    else if (suits(64))
+    if constexpr (sizeof(T) == 4)  // of doubles it would fill all registers
+      if (suits(128)) return multiply(std::integral_constant<int, 128>{});
+    if (suits(64))
       multiply(std::integral_constant<int, 64>{});
     else if (suits(32))
       multiply(std::integral_constant<int, 32>{});

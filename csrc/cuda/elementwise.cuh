@@ -64,23 +64,29 @@ FASTMLP_DEVICE void execute(const ActivationBackward& record, const Block& block
                   });
 }
 
-// A thread takes four numbers of the mask at a time: a block of Philox.
+// A lane takes four numbers of the mask at a time, a block of Philox; that of a row's end may also
+// hold the next row's first.
 template <class T>
 FASTMLP_DEVICE void execute(const Dropout& record, const Block& block) {
   const StepState& state = block.state();
-  const std::int64_t cols = record.in.cols, size = block.rows(record.in) * cols;
+  const std::int64_t cols = record.in.cols;
   const auto out = block.matrix<T>(record.out);
   const auto in = block.matrix<const T>(record.in);
   const std::uint32_t threshold = keep_threshold(record.rate);
   const T scale = T(1 / (1 - record.rate));
   const std::uint64_t stream =
       random_stream(Purpose::dropout, record.layer << 44 | std::uint64_t(state.forward));
-  block.each_element((size + 3) / 4, [&](std::int64_t four) {
-    const Philox random(state.seed, std::uint64_t(four), stream);
-    for (int i = 0; i < 4 && 4 * four + i < size; ++i) {
-      const std::int64_t row = (4 * four + i) / cols, col = (4 * four + i) % cols;
-      const T value = in[row][col];
-      out[row][col] = random.word[i] < threshold ? value * scale : value * T(0);
+  block.each_row(block.rows(record.in), [&](std::int64_t row) {
+    const std::int64_t first = row * cols, end = first + cols;  // of the row's numbers
+    for (std::int64_t four = first / 4 + block.lane(); 4 * four < end; four += warp) {
+      const Philox random(state.seed, std::uint64_t(four), stream);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const std::int64_t col = 4 * four + i - first;
+        if (col < 0 || col >= cols) continue;
+        const T value = in[row][col];
+        out[row][col] = random.word[i] < threshold ? value * scale : value * T(0);
+      }
     }
   });
 }

@@ -65,11 +65,6 @@ struct Block {
   FASTMLP_DEVICE void each_element(std::int64_t size, F&& f) const {
     for (std::int64_t i = index * threads + thread(); i < size; i += count * threads) f(i);
   }
-  // Calls f(row, column) for this thread's elements of a matrix.
-  template <class F>
-  FASTMLP_DEVICE void each_cell(std::int64_t rows, std::int64_t cols, F&& f) const {
-    each_element(rows * cols, [&](std::int64_t i) { f(i / cols, i % cols); });
-  }
   // Calls f(row) for this warp's rows; all its lanes take part.
   template <class F>
   FASTMLP_DEVICE void each_row(std::int64_t rows, F&& f) const {
@@ -80,6 +75,15 @@ struct Block {
   template <class F>
   FASTMLP_DEVICE void each_column(std::int64_t cols, F&& f) const {
     for (std::int64_t j = lane(); j < cols; j += warp) f(j);
+  }
+  // Calls f(row, column) for this thread's elements of a matrix: a warp to a row, or, of one long
+  // row, a thread to an element. So there is no division by the number of columns.
+  template <class F>
+  FASTMLP_DEVICE void each_cell(std::int64_t rows, std::int64_t cols, F&& f) const {
+    if (rows == 1)
+      each_element(cols, [&](std::int64_t j) { f(std::int64_t(0), j); });
+    else
+      each_row(rows, [&](std::int64_t i) { each_column(cols, [&](std::int64_t j) { f(i, j); }); });
   }
   // Calls f() on one thread only.
   template <class F>

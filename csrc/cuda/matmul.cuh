@@ -65,9 +65,9 @@ FASTMLP_DEVICE void multiply(const MatMul& record, const Block& block) {
   const bool is_identity = record.activation.index == 0 && !kept;
   const int x = block.thread() % side, y = block.thread() / side;
 
-  const std::int64_t across = (n + size - 1) / size;
+  const unsigned across = unsigned((n + size - 1) / size);  // so many tiles fit no memory
   block.each_task((m + size - 1) / size * across, [&](std::int64_t task) {
-    const std::int64_t top = task / across * size, left = task % across * size;
+    const std::int64_t top = unsigned(task) / across * size, left = unsigned(task) % across * size;
     T sum[per_thread][per_thread];
 #pragma unroll
     for (int j = 0; j < per_thread; ++j) {

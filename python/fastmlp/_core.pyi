@@ -1,11 +1,12 @@
 """The native core, as `device.py` and `kernels.py` see it; nothing else imports it.
 
 Arrays are whatever holds memory on the backend's device: NumPy arrays on the CPU, CuPy arrays on
-the GPU. Outputs come first, then inputs, then settings. `backend` is a capsule; `cpu()` gives the
-CPU's. Shapes are checked here; kinds and dtypes are made right by the callers.
+the GPU. Outputs come first, then inputs, then settings. `backend` is a capsule: `cpu()` gives the
+CPU's, and `_cuda.backend` the GPU's, whose calls run on the stream that is current then. Shapes are
+checked here; kinds and dtypes are made right by the callers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 Array = Any
@@ -32,7 +33,8 @@ class Tensor(TypedDict):
 version: str
 step_state_dtype: Any  # numpy dtype of one StepState record (csrc/core/step_state.h)
 
-def cpu() -> Backend: ...
+def cpu(current_stream: Callable[[], int] | None = None) -> Backend: ...
+def check_backend(backend: Backend) -> None: ...  # RuntimeError if it is of another version
 def activations() -> dict[str, ActivationInfo]: ...
 def losses() -> list[str]: ...
 def show_config() -> dict[str, Any]: ...
@@ -130,11 +132,13 @@ class Update:
 class Arguments:
     """The arrays that plans work on, by buffer name; keeps them alive.
 
+    They lie in the memory of the backend, and runs on them go to its current stream.
+
     Names: parameters, gradients, moment0, moment1, moment2, state, workspace, step_state, input,
     target, weight, output, output_gradient, input_gradient, learning_rates.
     """
 
-    def __init__(self) -> None: ...
+    def __init__(self, backend: Backend) -> None: ...
     def __setitem__(self, name: str, array: Array | None) -> None: ...
 
 class Network:

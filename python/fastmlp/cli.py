@@ -507,8 +507,12 @@ def _print_config(config: dict[str, Any]) -> None:
     _row("BLAS", f"{blas['library']} {blas['version']}, core {blas['core']} ({blas['origin']})")
     if blas["warning"]:
         _row("", blas["warning"])
+    gpu = f"{cuda['device']}, compute capability {cuda['compute_capability']}"
+    versions = f"CUDA {cuda['runtime']}, driver for {cuda['driver']}"
     built = "built" if cuda["built"] else "not built"
-    _row("CUDA", f"{built}, {'a GPU is there' if cuda['available'] else 'no GPU to use'}")
+    _row("GPU", f"{gpu}, {versions}" if cuda["available"] else f"none in use, CUDA {built}")
+    if not cuda["available"]:
+        _row("", cuda["reason"])
 
 
 def _announce(data: _Data, model: fm.Sequential, options: argparse.Namespace) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ version = _core.version
 Array = Any  # NumPy's on the CPU, CuPy's on the GPU
 
 _MAX_RANK = 8  # of the core's views (csrc/core/view.h)
+
+# DLPack's numbers for memory that a GPU's kernels read: its own, and managed memory.
+_DLPACK_CUDA = (2, 13)
 
 StepState = _core.step_state_dtype
 Arguments = _core.Arguments
@@ -69,9 +74,64 @@ class Device:
             self.xp.zeros(shape, dtype) if self.xp is not np else _aligned(np.zeros, shape, dtype)
         )
 
-    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
-        """Return a NumPy array: the same one on the CPU."""
-        return array if isinstance(array, np.ndarray) else array.get()
+    def step_states(self, count: int) -> Any:
+        """Make records of `StepState`, all zero, for the core to work on; read them by field."""
+        return _StepStates(self.xp, count) if self.name == "cuda" else np.zeros(count, StepState)
+
+    def put(self, array: Array) -> Array:
+        """Return an array with the same values in this device's memory; itself if it lies there."""
+        if self.name == "cpu":
+            return array if isinstance(array, np.ndarray) else to_host(array)
+        if isinstance(array, np.ndarray):  # CuPy has no other byte order and no wider numbers
+            wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
+            plain = np.dtype(np.float64) if wide else array.dtype.newbyteorder("=")
+            array = array.astype(plain, copy=False)
+        return self.xp.asarray(array)
+
+    def real_array(self, operation: str, name: str, values: Any) -> Array:
+        """Return `values` as an array of real numbers in this device's memory.
+
+        What lies on the host is moved to the GPU. The other way is an error: it would be slow, and
+        wait for all that the GPU has to do, where nobody can see it.
+
+        Raises
+        ------
+        TypeError
+            If they lie on the GPU and this is the CPU; and what the function `real_array` raises.
+        """
+        if self.name == "cpu" and _on_gpu(values):
+            raise TypeError(
+                f"{operation}: {name} lies on the GPU, but this computes on the CPU; "
+                "move the array to the host (x.get() in CuPy, x.cpu() in PyTorch), "
+                "or the model to the GPU (model.to('cuda'))"
+            )
+        return self.put(real_array(operation, name, values))
+
+
+class _StepStates:
+    """Records of `StepState` in the GPU's memory, by field as NumPy has them: CuPy has none.
+
+    Reading waits for the GPU and copies everything; writing a field does neither.
+    """
+
+    def __init__(self, xp: Any, count: int) -> None:
+        self._xp = xp
+        self._bytes = xp.zeros((count, StepState.itemsize), np.uint8)
+
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        return self._bytes.__cuda_array_interface__
+
+    def __getitem__(self, key: str | int) -> Any:
+        return self._bytes.get().view(StepState)[:, 0][key]
+
+    def __setitem__(self, field: str, values: Any) -> None:
+        dtype, offset = StepState.fields[field][:2]
+        count = len(self._bytes)
+        host = np.empty(count, dtype)
+        host[...] = values
+        raw = self._xp.asarray(host.reshape(count, -1).view(np.uint8))
+        self._bytes[:, offset : offset + dtype.itemsize] = raw
 
 
 def _aligned(make: Any, shape: int | tuple[int, ...], dtype: Any) -> Array:
@@ -87,9 +147,43 @@ _CPU = Device("cpu", np, _core.cpu())
 
 @cache
 def _cuda() -> Device:
-    raise RuntimeError(
-        "device 'cuda': this fastmlp was built without its CUDA backend; use device='cpu'"
-    )
+    """Return the GPU; a RuntimeError says which part is missing and how to get it."""
+    if not cuda_is_built():
+        raise RuntimeError(
+            "device 'cuda': this fastmlp was built without its CUDA backend; where NVIDIA's nvcc "
+            "is installed, build it again: pip install . -C cmake.define.FASTMLP_CUDA=ON"
+        )
+    native = _native_cuda()
+    reason = native.unavailable()
+    if reason:
+        raise RuntimeError(f"device 'cuda': {reason}")
+    cupy = _working_cupy()
+    backend = native.backend(lambda: cupy.cuda.get_current_stream().ptr)
+    _core.check_backend(backend)
+    return Device("cuda", cupy, backend)
+
+
+def _native_cuda() -> Any:
+    try:
+        return import_module("fastmlp._cuda")  # at first use, never by importing fastmlp
+    except ImportError as error:
+        raise RuntimeError(f"device 'cuda': fastmlp._cuda does not load: {error}") from error
+
+
+def _working_cupy() -> Any:
+    """Return CuPy, whose arrays hold the GPU's memory, if it can compute."""
+    try:
+        import cupy
+
+        cupy.arange(2).sum().get()  # needs memory and the compiler that CuPy brings along
+    except Exception as error:  # ImportError, or whatever CuPy and its libraries have to say
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            raise RuntimeError(
+                "device 'cuda': CuPy, whose arrays hold the GPU's memory, is not installed: "
+                'pip install "fastmlp[cuda]"'
+            ) from None
+        raise RuntimeError(f"device 'cuda': CuPy does not work here: {error}") from error
+    return cupy
 
 
 def get(name: str | Device) -> Device:
@@ -117,9 +211,33 @@ def get(name: str | Device) -> Device:
     raise ValueError(f"device: expected 'cpu' or 'cuda', got {name!r}")
 
 
+def _on_gpu(values: Any) -> bool:
+    if isinstance(values, np.ndarray):
+        return False
+    if hasattr(values, "__dlpack_device__"):
+        return values.__dlpack_device__()[0] in _DLPACK_CUDA
+    return hasattr(values, "__cuda_array_interface__")
+
+
 def of(array: Any) -> Device:
     """Return the device that an array lies on."""
-    return get("cuda") if hasattr(array, "__cuda_array_interface__") else _CPU
+    return get("cuda") if _on_gpu(array) else _CPU
+
+
+def to_host(values: Any) -> np.ndarray[Any, Any]:
+    """Return a NumPy array, the same one where it is one; arrays on the GPU are copied."""
+    host: np.ndarray[Any, Any] = _gpu_array(values).get() if _on_gpu(values) else np.asarray(values)
+    return host
+
+
+def _gpu_array(values: Any) -> Array:
+    """Return a CuPy array of memory on the GPU, without a copy."""
+    xp = get("cuda").xp
+    if isinstance(values, xp.ndarray) or not hasattr(values, "__dlpack__"):
+        return xp.asarray(values)
+    # DLPack first: it makes CuPy's stream wait for the other library's, without the host. PyTorch
+    # gives no tensor away that its autograd still watches.
+    return xp.from_dlpack(values.detach() if hasattr(values, "detach") else values)
 
 
 def real_array(operation: str, name: str, values: Any) -> Array:
@@ -132,8 +250,10 @@ def real_array(operation: str, name: str, values: Any) -> Array:
     ValueError
         If nested lists are ragged, or there are more dimensions than the core takes.
     """
-    if hasattr(values, "__cuda_array_interface__"):
-        array = of(values).xp.asarray(values)
+    if type(values) is np.ndarray:  # the usual case, kept short
+        array = values
+    elif _on_gpu(values):
+        array = _gpu_array(values)
     else:
         try:
             bare = hasattr(values, "__dlpack__") and not hasattr(values, "__array__")
@@ -150,7 +270,12 @@ def real_array(operation: str, name: str, values: Any) -> Array:
 
 
 def like(result: Array, given: Any) -> Any:
-    """Return `result` as the kind of array that `given` is, where that needs no copy."""
+    """Return `result` as the kind of array that `given` is, where that is; without a copy then.
+
+    What was given on the host comes back to the host.
+    """
+    if not _on_gpu(given):
+        result = to_host(result)
     if isinstance(given, type(result)) or not hasattr(given, "__dlpack__"):
         return result
     if hasattr(given, "__array_namespace__"):
@@ -198,17 +323,21 @@ def get_num_threads() -> int:
 
 
 def cuda_is_built() -> bool:
-    """Return whether this build has the CUDA backend."""
-    return False
+    """Return whether this build has the CUDA backend. It is not loaded for that."""
+    return find_spec("fastmlp._cuda") is not None
 
 
 def cuda_is_available() -> bool:
     """Return whether ``device="cuda"`` works here."""
+    return not _why_not_cuda()
+
+
+def _why_not_cuda() -> str:
     try:
         get("cuda")
-    except RuntimeError:
-        return False
-    return True
+    except RuntimeError as error:
+        return str(error).removeprefix("device 'cuda': ")
+    return ""
 
 
 def show_config() -> dict[str, Any]:
@@ -220,7 +349,9 @@ def show_config() -> dict[str, Any]:
         ``version``; ``instruction_set`` in use; ``matmul``, "native" or "blas"; ``blas``, a dict
         of the library, its version, the core whose kernels it runs, where that choice came from,
         and a warning (empty if none);
-        ``threads``; ``cuda``, a dict of ``built`` and ``available``.
+        ``threads``; ``cuda``, a dict of ``built``, ``available``, the ``reason`` where it is not,
+        and, empty where there is none, the GPU as ``device``, its ``compute_capability``, and the
+        versions of CUDA of the build and of the driver, ``runtime`` and ``driver``.
 
     Examples
     --------
@@ -229,5 +360,13 @@ def show_config() -> dict[str, Any]:
     ['blas', 'cuda', 'instruction_set', 'matmul', 'threads', 'version']
     """
     config = _core.show_config()
-    config["cuda"] = {"built": cuda_is_built(), "available": cuda_is_available()}
+    reason = _why_not_cuda()
+    native = sys.modules.get("fastmlp._cuda")  # loaded by now where it can be
+    details = dict.fromkeys(("device", "compute_capability", "runtime", "driver"), "")
+    config["cuda"] = {
+        "built": cuda_is_built(),
+        "available": not reason,
+        "reason": reason,
+        **(native.describe() if native else details),
+    }
     return config

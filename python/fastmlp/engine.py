@@ -35,7 +35,7 @@ class Engine:
         sequence of seeds was given.
     parameters : array, shape (replicas, P)
         All kernels and biases, padded; `views` names its parts.
-    state : array of StepState, shape (replicas,)
+    state : records of StepState, shape (replicas,)
         What varies from step to step.
     """
 
@@ -60,7 +60,7 @@ class Engine:
         self.chunk_rows = max(_CHUNK_ELEMENTS // widest, _CHUNK_ROWS)
         self.outputs: int = self.network.outputs
         self.parameters = self._zeros()
-        self.state = device.xp.zeros(self.replicas, StepState)
+        self.state = device.step_states(self.replicas)
         self.state["seed"] = np.array(self.seeds, np.uint64)
         self._gradients: Array | None = None
         self.has_gradients = False
@@ -68,7 +68,7 @@ class Engine:
         self._kept: tuple[int, bool] | None = None  # rows and mode of the last forward
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._inferences: dict[tuple[int, ...], Inference] = {}
-        self._arguments = Arguments()
+        self._arguments = Arguments(self.device.backend)
         self._arguments["parameters"] = self.parameters
         self._arguments["step_state"] = self.state
 
@@ -108,6 +108,23 @@ class Engine:
         while len(optimizer.moments) < count:
             optimizer.moments.append(self._zeros())
 
+    def take_over(self, other: Engine, moments: Sequence[Array]) -> list[Array]:
+        """Copy another engine's parameters and state, bit for bit; return its moments moved here.
+
+        Devices pad rows differently, so arrays are copied part by part.
+        """
+
+        def copy(to: Array, flat: Array) -> Array:
+            parts = other.views(flat)
+            for name, view in self.views(to).items():
+                view[...] = self.device.put(parts[name])
+            return to
+
+        copy(self.parameters, other.parameters)
+        for field in StepState.names:
+            self.state[field] = other.state[field]
+        return [copy(self._zeros(), moment) for moment in moments]
+
     # ---- plans
 
     def _plan(
@@ -137,7 +154,7 @@ class Engine:
 
     def _private_arguments(self, plan: Plan) -> Arguments:
         """Return arguments with a workspace of their own, for calls that may run side by side."""
-        arguments = Arguments()
+        arguments = Arguments(self.device.backend)
         arguments["parameters"] = self.parameters
         arguments["workspace"] = self.device.empty(plan.workspace * self.replicas, self.dtype)
         return arguments
@@ -209,7 +226,7 @@ class Engine:
             weighted=weight is not None,
         )
         arguments = self._private_arguments(plan)
-        state = self.device.xp.zeros(self.replicas, StepState)
+        state = self.device.step_states(self.replicas)
         arguments["step_state"] = state
         for start in range(0, len(x), chunk):
             rows = slice(start, start + chunk)

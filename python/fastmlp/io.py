@@ -15,6 +15,7 @@ import numpy as np
 
 from fastmlp import initializers, layers, losses, metrics, optimizers, schedules
 from fastmlp._config import from_config, to_config
+from fastmlp.device import to_host
 from fastmlp.engine import Engine
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def save(
 
     description, tensors = _describe(model)
     for name, array in arrays.items():
-        tensors[_EXTRA + name] = np.ascontiguousarray(array)
+        tensors[_EXTRA + name] = np.ascontiguousarray(to_host(array))
     _write(Path(path), serialise(tensors, {_KEY: json.dumps(description), **metadata}))
 
 
@@ -73,8 +74,7 @@ def _describe(model: Model[Any]) -> tuple[dict[str, Any], dict[str, np.ndarray[A
     """Return all that a model is, as what JSON knows and as tensors."""
     engine = model._engine
     tensors = {
-        name: np.ascontiguousarray(model._device.to_host(array))
-        for name, array in model.state_dict().items()
+        name: np.ascontiguousarray(to_host(array)) for name, array in model.state_dict().items()
     }
     description: dict[str, Any] = {
         "format": _FORMAT,
@@ -95,8 +95,7 @@ def _describe(model: Model[Any]) -> tuple[dict[str, Any], dict[str, np.ndarray[A
         description["step"] = int(engine.state["step"][0])
         for i, moment in enumerate(model.optimizer.moments):
             for (layer, name), view in engine.views(moment).items():
-                host = model._device.to_host(view)
-                tensors[f"optimizer.{i}.{layer}.{name}"] = np.ascontiguousarray(host)
+                tensors[f"optimizer.{i}.{layer}.{name}"] = np.ascontiguousarray(to_host(view))
     if model.loss is not None and model.loss.native:
         description["loss"] = model.loss.name
         description["metrics"] = [metric.name for metric in model.metrics if _by_name(metric)]
@@ -287,4 +286,4 @@ def _fill(
                 f"{prefix}{layer}.{name} is {tensor.dtype}{tensor.shape}, "
                 f"expected {view.dtype}{view.shape}"
             )
-        view[...] = model._device.xp.asarray(tensor)
+        view[...] = model._device.put(tensor)

@@ -2,7 +2,8 @@
 
 Every kernel takes real arrays of any dtype, stride or writability and computes in float64 where an
 input is float64, else in float32. ``out=``, and arrays updated in place, must have that very dtype
-and the result's shape, and be writable. NaN in an input comes out as NaN.
+and the result's shape, and be writable. NaN in an input comes out as NaN. Where one array is on the
+GPU, so is the result, and inputs on the host are moved there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from fastmlp import _core
 from fastmlp._config import check_integer, check_number, lookup
-from fastmlp.device import Array, Device, StepState, of, real_array
+from fastmlp.device import Array, Device, of, real_array
 
 ACTIVATIONS = _core.activations()
 LOSSES = tuple(_core.losses())
@@ -24,18 +25,15 @@ LOSSES = tuple(_core.losses())
 
 
 def _inputs(operation: str, **arrays: Any) -> tuple[Device, Any, list[Array]]:
-    """Bring arrays to one device and one dtype. None stays None."""
+    """Bring arrays to one device, the GPU if one is there, and to one dtype. None stays None."""
     real = {k: None if v is None else real_array(operation, k, v) for k, v in arrays.items()}
     given = [array for array in real.values() if array is not None]
-    device = of(given[0])
-    for array in given:
-        if of(array) is not device:
-            raise TypeError(f"{operation}: arrays on different devices")
+    device = of(next((a for a in given if not isinstance(a, np.ndarray)), given[0]))
     dtype = result_dtype(*given)
     return (
         device,
         dtype,
-        [None if a is None else a.astype(dtype, copy=False) for a in real.values()],
+        [None if a is None else device.put(a).astype(dtype, copy=False) for a in real.values()],
     )
 
 
@@ -73,19 +71,21 @@ def _output(
     """Return a new array, or `out` where it is right."""
     if out is None:
         return device.xp.empty(shape, dtype)
-    check_writable(operation, "out", out, dtype)
+    check_writable(operation, "out", out, dtype, device)
     if out.shape != shape:
         raise ValueError(f"{operation}: out must have shape {shape}, got {out.shape}")
     return out
 
 
-def check_writable(operation: str, name: str, array: Any, dtype: Any) -> None:
+def check_writable(
+    operation: str, name: str, array: Any, dtype: Any, device: Device | None = None
+) -> None:
     """Refuse an array that cannot be written in place.
 
     Raises
     ------
     TypeError
-        If it is no array, or of another dtype.
+        If it is no array, of another dtype, or not on the device.
     ValueError
         If it is read-only.
     """
@@ -93,6 +93,10 @@ def check_writable(operation: str, name: str, array: Any, dtype: Any) -> None:
         raise TypeError(f"{operation}: {name} must be an array, got {type(array).__name__}")
     if array.dtype != dtype:
         raise TypeError(f"{operation}: {name} must have dtype {dtype}, got {array.dtype}")
+    if device is not None and of(array) is not device:
+        raise TypeError(
+            f"{operation}: {name} must be on device '{device.name}', as the other arrays are"
+        )
     if isinstance(array, np.ndarray) and not array.flags.writeable:
         raise ValueError(f"{operation}: {name} is read-only")
 
@@ -107,7 +111,7 @@ def _call(
     """Call a kernel such that neither strides nor overlaps of the caller's arrays matter."""
     direct = [
         out
-        if out is _row_major(device, out) and not any(_overlaps(out, x) for x in inputs)
+        if out is _row_major(device, out) and not any(_overlap(device, out, x) for x in inputs)
         else device.xp.empty(out.shape, out.dtype)
         for out in outputs
     ]
@@ -117,8 +121,8 @@ def _call(
             out[...] = result
 
 
-def _overlaps(out: Array, x: Array | None) -> bool:
-    return isinstance(out, np.ndarray) and isinstance(x, np.ndarray) and np.may_share_memory(out, x)
+def _overlap(device: Device, out: Array, x: Array | None) -> bool:
+    return x is not None and bool(device.xp.may_share_memory(out, x))
 
 
 # ---- matmul and bias -----------------------------------------------------------------------
@@ -584,7 +588,7 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> tuple[Array, Array]:
     _, _, (z,) = _inputs(operation, logits=logits)
     if z.ndim != 2:
         raise ValueError(f"{operation}: logits must have shape (n, classes), got {z.shape}")
-    target = real_array(operation, "labels", labels)
+    target = of(z).real_array(operation, "labels", labels)
     if target.shape != z.shape:
         target = class_labels(operation, target, len(z), z.shape[1])
     return loss_and_gradient("cross_entropy", z, target, None, 1.0)
@@ -667,17 +671,19 @@ def _update(
     learning_rate: float,
     **rule: Any,
 ) -> None:
-    device, dtype, (g,) = _inputs(operation, g=g)
-    dtype = p.dtype if getattr(p, "dtype", None) in (np.float32, np.float64) else dtype
+    device = of(p)
+    g = device.real_array(operation, "g", g)
+    known = getattr(p, "dtype", None) in (np.float32, np.float64)
+    dtype = p.dtype if known else result_dtype(g)
     for name, array in {"p": p, **moments}.items():
-        check_writable(operation, name, array, dtype)
+        check_writable(operation, name, array, dtype, device)
         if array.shape != g.shape:
             raise ValueError(f"{operation}: {name} has shape {array.shape}, but g has {g.shape}")
         if array is not _row_major(device, array):
             raise ValueError(f"{operation}: {name} must be contiguous, or rows of one stride")
     if not g.size:
         return
-    state = device.xp.zeros(1, StepState)
+    state = device.step_states(1)
     state["step"] = step - 1
     state["schedule_length"] = 1
     learning_rate = check_number(f"{operation}: learning_rate", learning_rate, at_least=0)

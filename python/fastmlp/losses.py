@@ -10,7 +10,7 @@ import numpy as np
 
 from fastmlp import kernels
 from fastmlp._config import lookup
-from fastmlp.device import Array, of, real_array
+from fastmlp.device import Array, Device, of, real_array
 
 Function = Callable[..., tuple[float, Array]]
 
@@ -247,14 +247,18 @@ def _evaluate(loss: Loss, prediction: Any, target: Any, sample_weight: Any) -> t
         raise ValueError(f"{loss.name}: there are no rows")
     rows = z.reshape(len(z), -1).astype(kernels.result_dtype(z), copy=False)
     count, outputs = rows.shape
-    t = loss.target(real_array(loss.name, "target", target), count, outputs, rows.dtype)
-    weight = row_weights(loss.name, sample_weight, len(rows), rows.dtype)
+    device = of(z)
+    given = device.real_array(loss.name, "target", target)
+    t = loss.target(given, count, outputs, rows.dtype)
+    weight = row_weights(loss.name, sample_weight, len(rows), rows.dtype, device)
     each, gradient = kernels.loss_and_gradient(loss.name, rows, t, weight, float(len(rows)))
     return float(each.sum(dtype=np.float64)) / len(rows), gradient.reshape(z.shape)
 
 
-def row_weights(operation: str, weights: Any, rows: int, dtype: Any) -> Array | None:
-    """Return a weight for each row, or None where there are none.
+def row_weights(
+    operation: str, weights: Any, rows: int, dtype: Any, device: Device
+) -> Array | None:
+    """Return a weight for each row, on a device, or None where there are none.
 
     Raises
     ------
@@ -263,7 +267,7 @@ def row_weights(operation: str, weights: Any, rows: int, dtype: Any) -> Array | 
     """
     if weights is None:
         return None
-    array = real_array(operation, "sample_weight", weights)
+    array = device.real_array(operation, "sample_weight", weights)
     if array.shape not in ((rows,), (rows, 1)):
         raise ValueError(
             f"{operation}: expected {rows} sample weights, one for each row, got {array.shape}"
@@ -275,4 +279,4 @@ def row_weights(operation: str, weights: Any, rows: int, dtype: Any) -> Array | 
         raise ValueError(
             f"{operation}: sample weight {array[row]} at row {row} is not a finite number from 0 up"
         )
-    return of(array).xp.ascontiguousarray(array, dtype)
+    return device.xp.ascontiguousarray(array, dtype)

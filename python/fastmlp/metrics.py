@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastmlp._config import lookup
+from fastmlp.device import to_host
 
 Array = npt.NDArray[Any]
 
 
-def _rows(name: str, prediction: npt.ArrayLike, target: npt.ArrayLike) -> tuple[Array, Array]:
+def _rows(name: str, prediction: Array, target: Array) -> tuple[Array, Array]:
     """Return both as (rows, outputs), so that (n,) never meets (n, 1) in a broadcast."""
-    prediction, target = np.asarray(prediction), np.asarray(target)
     if prediction.ndim == 0 or target.ndim == 0 or len(prediction) != len(target):
         raise ValueError(
             f"{name}: prediction and target must have as many rows as each other, "
@@ -32,11 +32,12 @@ def _rows(name: str, prediction: npt.ArrayLike, target: npt.ArrayLike) -> tuple[
 
 def _paired(name: str, prediction: npt.ArrayLike, target: npt.ArrayLike) -> tuple[Array, Array]:
     """Return both as (rows, outputs) in float64, of one shape."""
+    prediction, target = to_host(prediction), to_host(target)
     p, t = _rows(name, prediction, target)
     if p.shape != t.shape:
         raise ValueError(
             f"{name}: prediction and target must have as many outputs as each other, "
-            f"got shapes {np.shape(prediction)} and {np.shape(target)}"
+            f"got shapes {prediction.shape} and {target.shape}"
         )
     return p.astype(np.float64), t.astype(np.float64)
 
@@ -72,13 +73,14 @@ def accuracy(prediction: npt.ArrayLike, target: npt.ArrayLike, *, threshold: flo
     >>> fm.metrics.accuracy([0.2, 0.7], [0, 1])
     1.0
     """
+    prediction, target = to_host(prediction), to_host(target)
     p, t = _rows("accuracy", prediction, target)
     if p.shape[1] == 1:
         return binary_accuracy(p, t, threshold=threshold)
     if t.shape[1] not in (1, p.shape[1]):
         raise ValueError(
             f"accuracy: target must hold a label or {p.shape[1]} probabilities a row, "
-            f"got shape {np.shape(target)}"
+            f"got shape {target.shape}"
         )
     labels = t[:, 0] if t.shape[1] == 1 else t.argmax(axis=1)
     right = (p.argmax(axis=1) == labels) & ~np.isnan(p).any(axis=1)

@@ -164,14 +164,10 @@ class Model(FastCall, Generic[Figure]):
         self._build(shape)
 
     def _build(self, shape: Shape, initialise: bool = True) -> None:
-        stages = []
         shapes = [shape]
-        for index, layer in enumerate(self._layers):
+        for layer in self._layers:
             shapes.append(layer._infer(shapes[-1]))
-            stages += [{**stage, "layer": index} for stage in layer._stages()]
-        engine = Engine(
-            self._device, stages, prod(shape), str(self._dtype), self._seed, self._learning_rates
-        )
+        engine = self._engine_on(self._device, shape)
         if initialise:
             for replica, seed in enumerate(engine.seeds):
                 for (index, name), view in engine.views(engine.parameters, replica).items():
@@ -179,16 +175,29 @@ class Model(FastCall, Generic[Figure]):
                     initializer = initializers.get(getattr(layer, f"{name}_initializer"))
                     stream = 2 * index + (name == "bias")
                     values = initializer(view.shape, str(self._dtype), seed=seed, stream=stream)
-                    view[...] = self._device.xp.asarray(values)
-        self._engine_or_none = engine
-        self._inference = engine.inference(shape)
+                    view[...] = self._device.put(values)
         self._input_shape = shape
         for layer, before, after in zip(self._layers, shapes, shapes[1:], strict=False):
             layer.input_shape, layer.output_shape = before, after
-        self._attach(engine.views(engine.parameters))
+        self._attach(engine)
 
-    def _attach(self, views: Mapping[tuple[int, str], Array]) -> None:
-        """Let each layer see its parameters and gradients."""
+    def _engine_on(self, device: devices.Device, shape: Shape) -> Engine:
+        """Make an engine for the layers, whose parameters are zero yet."""
+        stages = [
+            {**stage, "layer": index}
+            for index, layer in enumerate(self._layers)
+            for stage in layer._stages()
+        ]
+        return Engine(
+            device, stages, prod(shape), str(self._dtype), self._seed, self._learning_rates
+        )
+
+    def _attach(self, engine: Engine) -> None:
+        """Use an engine: let the model compute with it, and each layer see its parameters."""
+        assert self._input_shape is not None
+        self._engine_or_none = engine
+        self._inference = engine.inference(self._input_shape)
+        views = engine.views(engine.parameters)
         for index, layer in enumerate(self._layers):
             if isinstance(layer, layers.Dense):
                 layer._views = {name: view for (at, name), view in views.items() if at == index}
@@ -218,7 +227,7 @@ class Model(FastCall, Generic[Figure]):
 
     def _rows(self, operation: str, x: Any, *, finite: bool = False) -> Array:
         """Return x as (n, features) of the model's dtype, on its device, row by row."""
-        array = devices.real_array(operation, "x", x)
+        array = self._device.real_array(operation, "x", x)
         if array.ndim == 0:
             raise ValueError(f"{operation}: x must have shape (rows, features), got a single value")
         if self._engine_or_none is None and array.ndim >= 2 and 0 in array.shape[1:]:
@@ -262,7 +271,7 @@ class Model(FastCall, Generic[Figure]):
     def _call(self, x: Any, *, out: Array | None = None) -> Any:
         """Do what ``model(x)`` does, for whatever `FastCall` does not do by itself."""
         owner = type(self).__name__
-        array = devices.real_array(owner, "x", x)
+        array = self._device.real_array(owner, "x", x)
         single = self._single(array) or (not self.built and array.ndim == 1)
         rows = self._rows(owner, array[None] if single else array)
         y = self._engine.infer(rows)
@@ -274,7 +283,7 @@ class Model(FastCall, Generic[Figure]):
         check_writable(owner, "out", out, self._dtype)
         if out.shape != y.shape:
             raise ValueError(f"{owner}: out must have shape {y.shape}, got {out.shape}")
-        out[...] = y
+        out[...] = devices.of(out).put(y)
         return out
 
     def predict(self, x: Any, *, batch_size: int | None = None) -> Any:
@@ -311,7 +320,7 @@ class Model(FastCall, Generic[Figure]):
             y = self._inference(x, None)
             if y is not None:
                 return y
-        array = devices.real_array("predict", "x", x)
+        array = self._device.real_array("predict", "x", x)
         single = self._single(array)
         rows = self._rows("predict", array[None] if single else array)
         y = self._engine.infer(rows, chunk)
@@ -535,7 +544,7 @@ class Model(FastCall, Generic[Figure]):
         Returns
         -------
         array, shape (n, outputs)
-            A new one.
+            A new one, on the model's device.
 
         Raises
         ------
@@ -588,7 +597,7 @@ class Model(FastCall, Generic[Figure]):
         rows = engine.kept_rows
         if rows is None:
             raise RuntimeError("backward: call forward first")
-        array = devices.real_array("backward", "grad", grad)
+        array = self._device.real_array("backward", "grad", grad)
         shape = engine.shape(rows, engine.outputs)
         if array.shape != shape:
             raise ValueError(
@@ -700,7 +709,7 @@ class Model(FastCall, Generic[Figure]):
         >>> len(fm.Sequential([fm.Input(2), fm.Dense(3), fm.Dense(1)]).get_weights())
         4
         """
-        return [self._device.to_host(array).copy() for array in self.parameters()]
+        return [devices.to_host(array).copy() for array in self.parameters()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Take parameters in the order of `get_weights`.
@@ -738,7 +747,7 @@ class Model(FastCall, Generic[Figure]):
                     f"{operation}: {name} must have shape {view.shape}, got {arrays[name].shape}"
                 )
         for name, view in views.items():
-            view[...] = self._device.xp.asarray(arrays[name], self._dtype)
+            view[...] = self._device.put(arrays[name]).astype(self._dtype, copy=False)
 
     def count_params(self) -> int:
         """Return the number of parameters, of all networks in an `Ensemble`.
@@ -791,6 +800,8 @@ class Model(FastCall, Generic[Figure]):
     def to(self: M, device: str) -> M:
         """Move the model to a device, its parameters and its optimizer's moments bit for bit.
 
+        What belongs to one step stays behind: gradients, and what `backward` needs of `forward`.
+
         Parameters
         ----------
         device : {"cpu", "cuda"}
@@ -803,7 +814,7 @@ class Model(FastCall, Generic[Figure]):
         Raises
         ------
         RuntimeError
-            If the device is not there; the model stays where it is.
+            If the device is not there, or `fit` is running; the model stays where it is.
 
         Examples
         --------
@@ -814,7 +825,18 @@ class Model(FastCall, Generic[Figure]):
         target = devices.get(device)
         if target is self._device:
             return self
-        raise RuntimeError(f"to: cannot move a model to {device!r} yet")
+        self._check_idle("to")
+        if self._engine_or_none is not None:
+            old = self._engine_or_none
+            assert self._input_shape is not None
+            engine = self._engine_on(target, self._input_shape)
+            moments = [] if self.optimizer is None else self.optimizer.moments
+            moved = engine.take_over(old, moments)
+            if self.optimizer is not None:
+                self.optimizer.moments = moved
+            self._attach(engine)
+        self._device = target
+        return self
 
     def save(
         self,

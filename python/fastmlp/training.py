@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastmlp import device as devices
 from fastmlp import kernels
 from fastmlp._config import check_integer, check_number
 from fastmlp.callbacks import Callback, CallbackList, History, Progress
@@ -69,15 +68,16 @@ def _prepare(
 ) -> _Data:
     """Check and convert what the caller gave."""
     loss, _ = _compiled(model, operation)
-    target = devices.real_array(operation, "y", y)
+    device = model._device
+    target = device.real_array(operation, "y", y)
     if target.ndim == 0:
         raise ValueError(f"{operation}: y must have a target for each row, got a single value")
-    rows = devices.real_array(operation, "x", x)
+    rows = device.real_array(operation, "x", x)
     if rows.ndim and len(rows) != len(target):
         raise ValueError(f"{operation}: x has {len(rows)} rows, but y has {len(target)}")
     if rows.ndim and not len(rows):
         raise ValueError(f"{operation}: there are no rows")
-    weight = row_weights(operation, sample_weight, len(target), model.dtype)
+    weight = row_weights(operation, sample_weight, len(target), model.dtype, device)
     rows = model._rows(operation, rows, finite=check_finite)
     if check_finite and target.dtype.kind == "f":
         model._check_finite(operation, "y", target.reshape(len(target), -1))
@@ -107,7 +107,7 @@ def _class_weights(
     one_hot = target.ndim == 2 and target.shape[1] > 1
     labels = target.argmax(axis=1) if one_hot else target.reshape(len(target))
     classes = max(model._engine.outputs, 2)
-    weight = devices.of(target).xp.ones(len(labels), model.dtype)
+    weight = model._device.xp.ones(len(labels), model.dtype)
     for label, value in class_weight.items():
         if label not in range(classes):
             raise ValueError(f"{operation}: class_weight has {label!r}, outside 0..{classes - 1}")
@@ -276,12 +276,12 @@ def call_loss(
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"{loss.name}: a loss must return (loss, gradient), got {result!r}")
     value, gradient = result
-    if np.shape(gradient) != prediction.shape:
+    shape = gradient.shape if hasattr(gradient, "shape") else np.shape(gradient)
+    if shape != prediction.shape:
         raise ValueError(
-            f"{loss.name}: its gradient must have shape {prediction.shape}, "
-            f"got {np.shape(gradient)}"
+            f"{loss.name}: its gradient must have shape {prediction.shape}, got {shape}"
         )
-    if np.ndim(value) != 0 or not isinstance(value, (int, float, np.number, np.ndarray)):
+    if getattr(value, "ndim", 0) != 0 or not hasattr(value, "__float__"):
         raise TypeError(f"{loss.name}: a loss must be a number, got {value!r}")
     return float(value), gradient
 
