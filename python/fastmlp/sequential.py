@@ -72,7 +72,7 @@ class Model(FastCall, Generic[Figure]):
     @property
     def dtype(self) -> str:
         """ "float32" or "float64"."""
-        return str(self._dtype)
+        return self._dtype.type.__name__  # str(dtype) takes 8 microseconds
 
     @property
     def device(self) -> str:

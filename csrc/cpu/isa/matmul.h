@@ -319,9 +319,11 @@ struct Packing {
   bool a, b;
 
   // Copying costs less than reading from many pages, or from rows that fight for the same few sets
-  // of a cache, where enough of c is made of it. A transposed b has no choice.
+  // of a cache, where enough of c is made of it: less for a transposed a, of which neighbours in
+  // memory are used together. A transposed b has no choice.
   FASTMLP_FN explicit Packing(const Product<T>& p)
-      : a(p.packing && p.n > 6 * panel_columns<T> && p.k > 64 && far_apart(p.a_stride)),
+      : a(p.packing && p.n > (p.transpose_a ? 6 : 32) * panel_columns<T> && p.k > 64 &&
+          far_apart(p.a_stride)),
         b(p.transpose_b || (p.packing && p.m >= 48 && far_apart(p.b_stride))) {}
 
   static FASTMLP_FN bool far_apart(std::int64_t stride) {
