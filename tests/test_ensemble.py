@@ -495,3 +495,37 @@ def test_a_refused_call_changes_nothing(call, error, says):
     for e in (ensemble, twin):
         e.fit(X, LABELS, **FIT)
     assert_same_bits(everything(ensemble), everything(twin))
+
+
+def test_an_ensemble_on_any_device(device, tmp_path):
+    x = np.random.default_rng(0).standard_normal((30, 3)).astype(np.float32)
+    y = np.arange(30) % 2
+    model = fm.Sequential(
+        [fm.Input(3), fm.Dense(5, "tanh"), fm.Dropout(0.2), fm.Dense(2)], seed=4, device=device
+    )
+    model.compile(fm.Adam(0.01), loss="cross_entropy", metrics=["accuracy"])
+    ensemble = fm.Ensemble(model, 3, learning_rates=[0.1, 0.01, 0.001])
+    ensemble.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    outputs = np.asarray(ensemble.predict(x))
+    path = tmp_path / "ensemble.safetensors"
+    ensemble.save(path)
+    again = fm.Ensemble.load(path, device=device)
+    assert_same_bits([np.asarray(again.predict(x))], [outputs])
+    for i, rate in enumerate([0.1, 0.01, 0.001]):
+        alone = fm.Sequential(
+            [fm.Input(3), fm.Dense(5, "tanh"), fm.Dropout(0.2), fm.Dense(2)],
+            seed=4 + i,
+            device=device,
+        )
+        alone.compile(fm.Adam(rate), loss="cross_entropy")
+        alone.fit(x, y, batch_size=8, epochs=2, verbose=0)
+        assert_same_bits([outputs[i]], [np.asarray(alone.predict(x))])
+        one = ensemble[i]
+        assert_same_bits([np.asarray(one.predict(x))], [outputs[i]])
+        one.fit(x, y, batch_size=8, epochs=1, verbose=0)  # and it goes on as the single one does
+        alone.fit(x, y, batch_size=8, epochs=1, verbose=0)
+        assert_same_bits(
+            *([np.asarray(w) for w in network.get_weights()] for network in (one, alone))
+        )
+    moved = ensemble.to("cpu")
+    np.testing.assert_allclose(np.asarray(moved.predict(x)), outputs, rtol=1e-5, atol=1e-6)

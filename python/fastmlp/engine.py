@@ -125,6 +125,12 @@ class Engine:
             self.state[field] = other.state[field]
         return [copy(self._zeros(), moment) for moment in moments]
 
+    def take_replica(self, other: Engine, replica: int) -> None:
+        """Copy the parameters and state of one network out of several on the same device."""
+        self.parameters[...] = other.parameters[replica]
+        for field in StepState.names:
+            self.state[field] = other.state[field][replica]
+
     # ---- plans
 
     def _plan(

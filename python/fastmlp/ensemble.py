@@ -180,8 +180,7 @@ class Ensemble(Model[Array]):
             assert self._input_shape is not None
             network._build(self._input_shape, initialise=False)
             engine = network._engine
-            engine.parameters[...] = self._engine.parameters[i]
-            engine.state[...] = self._engine.state[i]
+            engine.take_replica(self._engine, i)
             if network.optimizer and self.optimizer and self.optimizer.moments:
                 engine.claim_moments(network.optimizer)
                 for own, shared in zip(
