@@ -17,6 +17,7 @@ import pytest
 from support import assert_same_bits, relative_distance
 
 import fastmlp as fm
+from fastmlp import training
 from fastmlp.device import Device
 from fastmlp.kernels import ACTIVATIONS
 
@@ -159,3 +160,11 @@ def test_the_emulator_finds_a_barrier_that_is_missing(tmp_path: Path) -> None:
     sound = fm.Sequential([fm.Input(40), fm.Dense(30)], seed=0)
     x = np.ones((20, 40), np.float32)
     assert not np.allclose(model.predict(x), sound.predict(x))
+
+
+def test_a_profile_is_the_cpu_s(cuda: Device) -> None:
+    model = fm.Sequential([fm.Input(3), fm.Dense(2)], device=cuda)
+    model.compile(loss="mse")
+    x, y = np.ones((4, 3)), np.ones((4, 2))
+    with pytest.raises(RuntimeError, match="profile: the CUDA backend has none"):
+        training.profile(model, x, y, 2, 2)
