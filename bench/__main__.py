@@ -11,11 +11,11 @@ from pathlib import Path
 
 import fastmlp as fm
 
-from . import report, suite
+from . import report, suite, workloads
 from .measure import DisagreementError
 from .sides import OURS, PEERS, SIDES, missing
 from .worker import UNSET, WorkerError
-from .workloads import STANDARD, add_choice, chosen
+from .workloads import STANDARD, add_choice
 
 TASKS = ["train", "infer", "epoch"]
 
@@ -38,14 +38,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="still less: one row, no 4,096")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
-    options = parser.parse_args(arguments)
+    options = workloads.parse(parser, arguments)
     options.effort = suite.SHORT if options.short else suite.QUICK if options.quick else suite.FULL
     if options.rounds:
         options.effort = options.effort._replace(rounds=options.rounds)
-    try:
-        options.workloads = chosen(options)
-    except ValueError as error:
-        parser.error(str(error))
     return options
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from .sides import OURS
 from .worker import Worker, session_of_build
-from .workloads import Workload, add_choice, chosen
+from .workloads import Workload, add_choice, parse
 
 Parts = dict[str, list[float]]
 
@@ -65,11 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_choice(parser)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=4.0, help="for each workload")
-    options = parser.parse_args(arguments)
-    try:
-        workloads = chosen(options)
-    except ValueError as error:
-        parser.error(str(error))
+    options = parse(parser, arguments)
     with ExitStack() as stack:
         workers = [
             stack.enter_context(
@@ -83,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for folder in (options.old, options.new)
         ]
-        for workload in workloads:
+        for workload in options.workloads:
             print(f"\n{workload.name}: {workload.text}, {options.threads} threads")
             print(table(*measure(workload, workers, options.seconds)))
     return 0

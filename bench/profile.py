@@ -19,7 +19,7 @@ import fastmlp as fm
 
 from .sides import OURS
 from .worker import Session
-from .workloads import Array, Workload, add_choice, chosen
+from .workloads import Array, Workload, add_choice, parse
 
 _SECONDS = 0.5
 _LEAST_STEPS, _LEAST_ROUNDS = 20, 3
@@ -72,12 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
     add_choice(parser)
     parser.add_argument("--threads", type=int, default=fm.get_num_threads())
-    options = parser.parse_args(arguments)
-    try:
-        workloads = chosen(options)
-    except ValueError as error:
-        parser.error(str(error))
-    for workload in workloads:
+    options = parse(parser, arguments)
+    for workload in options.workloads:
         peak = fm.kernels.fma_peak("float32") * 1e9 * options.threads
         records, working, waiting, unwatched = measure(workload, options.threads)
         together = working.sum() + waiting.sum()

@@ -113,7 +113,7 @@ class Session:
 
         (x, y), batch = self.side.data, self.side.workload.batch
         steps = len(x) // batch
-        model = getattr(self.side, "model")  # noqa: B009
+        model = self.side.model
         records, working, waiting = training.profile(model, x, y, batch, steps)
         epochs = math.ceil(_UNWATCHED / float((working + waiting).sum(axis=2).max(axis=1).sum()))
         seconds = self.elapsed(Task("train", batch), epochs) / (epochs * steps)

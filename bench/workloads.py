@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -181,6 +182,18 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=32, help="with --dims (default: 32)")
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="with --dims")
     parser.add_argument("--loss", choices=LOSSES, default="cross_entropy", help="with --dims")
+
+
+def parse(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Read a command line; `workloads` are those that it names, and an unknown one ends it."""
+    options = parser.parse_args(arguments)
+    try:
+        options.workloads = chosen(options)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
 
 
 def chosen(options: argparse.Namespace) -> list[Workload]:

@@ -119,10 +119,10 @@ py::list describe(const Program& program, std::int64_t batch) {
           std::int64_t operations = 0;
           if (first) shape = std::to_string(size(first.rows)) + " x " + std::to_string(first.cols);
           if constexpr (std::is_same_v<std::decay_t<decltype(r)>, MatMul>) {
-            const std::int64_t depth = r.transpose_a ? size(r.a.rows) : r.a.cols;
-            shape += " x " + std::to_string(depth);
+            const ProductShape product(r, batch);
+            shape += " x " + std::to_string(product.k);
             shape += r.transpose_a ? ", a transposed" : r.transpose_b ? ", b transposed" : "";
-            operations = 2 * program.replicas * size(first.rows) * first.cols * depth;
+            operations = program.replicas * std::int64_t(product.operations());
           }
           result.append(py::make_tuple(r.name, shape, operations));
         },

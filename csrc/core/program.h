@@ -100,6 +100,23 @@ struct MatMul {
   }
 };
 
+// A product's size, where a batch has so many rows: out is (m, n), and k is what is summed over.
+struct ProductShape {
+  std::int64_t m, n, k;
+
+  ProductShape(const MatMul& product, std::int64_t batch)
+      : m(rows(product.out, batch)),
+        n(product.out.cols),
+        k(product.transpose_a ? rows(product.a, batch) : product.a.cols) {}
+
+  double operations() const { return 2.0 * double(m) * double(n) * double(k); }
+
+ private:
+  static std::int64_t rows(const Operand& operand, std::int64_t batch) {
+    return operand.rows == Operand::batch ? batch : operand.rows;
+  }
+};
+
 // out[0] = the sum of the rows of in, added in ascending order.
 struct ColumnSum {
   static constexpr const char* name = "ColumnSum";

@@ -25,9 +25,10 @@ class CpuExecutable : public Executable {
     for (const Record& record : program_.records) {
       steps_.push_back({execute_of<T>(record), &record});
       if (const auto* product = std::get_if<MatMul>(&record)) {
-        operations_ += operations(*product, 0) * double(program_.replicas);
-        operations_per_row_ +=
-            (operations(*product, 1) - operations(*product, 0)) * double(program_.replicas);
+        const double fixed = ProductShape(*product, 0).operations(),
+                     one_row = ProductShape(*product, 1).operations();
+        operations_ += fixed * double(program_.replicas);
+        operations_per_row_ += (one_row - fixed) * double(program_.replicas);
         // A kernel that no cache of a core holds is read from memory, which takes as long as some
         // operations on each element: for one row, far longer than the product's own.
         const double elements = double(product->b.rows) * double(product->b.cols);

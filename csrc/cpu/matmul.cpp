@@ -13,22 +13,11 @@
 namespace fastmlp::cpu {
 namespace {
 
-struct Shape {
-  std::int64_t m, n, k;
-
-  double operations() const { return 2.0 * double(m) * double(n) * double(k); }
-};
-
-Shape shape(const MatMul& record, std::int64_t batch) {
-  auto rows = [&](const Operand& o) { return o.rows == Operand::batch ? batch : o.rows; };
-  return {rows(record.out), record.out.cols, record.transpose_a ? rows(record.a) : record.a.cols};
-}
-
 struct Tiling { std::int64_t rows, cols; };
 
 // A BLAS call packs its operands anew, so tiles are few and large; and since its sums depend on the
 // tile, tiles depend on the shape alone.
-Tiling blas_tiling(const Shape& s) {
+Tiling blas_tiling(const ProductShape& s) {
   constexpr std::int64_t rows = 256, narrowest = 128, most = 4;
   const std::int64_t down = (s.m + rows - 1) / rows;
   const std::int64_t across = std::min(most / std::min(down, most), s.n / narrowest);
@@ -40,7 +29,7 @@ Tiling blas_tiling(const Shape& s) {
 // Our own kernels give the same sums in any tile, so tiles may suit the team: equally many for each
 // member, of whole rows unless those are few.
 template <class T>
-Tiling native_tiling(const Shape& s, const Run& run) {
+Tiling native_tiling(const ProductShape& s, const Run& run) {
   if (run.members == 1) return {s.m, s.n};
   constexpr std::int64_t panel = matmul_panel<T>, most = matmul_rows<T>, fewest = 12;
   const std::int64_t members = run.members, even = members / std::gcd(run.replicas, members);
@@ -69,10 +58,6 @@ Operand part(Operand operand, std::int64_t first_row, std::int64_t first_col) {
 }
 
 }  // namespace
-
-double operations(const MatMul& record, std::int64_t rows) {
-  return shape(record, rows).operations();
-}
 
 bool uses_blas() {
   static const bool blas = [] {
@@ -145,7 +130,7 @@ void tile(const MatMul& record, const Run& run, std::int64_t replica, std::int64
 
 template <class T>
 void execute(const MatMul& record, const Run& run) {
-  const Shape s = shape(record, run.launch.rows);
+  const ProductShape s(record, run.launch.rows);
   if (s.m == 0 || s.n == 0) return;
   if (shared_by_rows(record, run.launch.rows, run.replicas, run.members))
     return run.each_rows(s.m, [&](std::int64_t replica, std::int64_t first, std::int64_t rows) {

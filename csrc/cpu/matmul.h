@@ -17,7 +17,4 @@ bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replic
 template <class T>
 void execute(const MatMul& record, const Run& run);
 
-// Floating-point operations of one run of a record: what decides how many threads are worth waking.
-double operations(const MatMul& record, std::int64_t rows);
-
 }  // namespace fastmlp::cpu

@@ -249,13 +249,8 @@ class CudaExecutable : public Executable {
     constexpr double launch = 2e-6, barrier = 1e-6, one = 1e11, all = 1e13;
     double operations = 0;
     for (const Record& record : program_.records)
-      if (const auto* product = std::get_if<MatMul>(&record)) {
-        auto rows = [&](const Operand& o) {
-          return double(o.rows == Operand::batch ? context.rows : o.rows);
-        };
-        operations += 2 * rows(product->out) * double(product->out.cols) *
-                      (product->transpose_a ? rows(product->a) : double(product->a.cols));
-      }
+      if (const auto* product = std::get_if<MatMul>(&record))
+        operations += ProductShape(*product, context.rows).operations();
     const double records = double(program_.records.size());
     return records * barrier + operations / one < records * launch + operations / all;
   }

@@ -298,7 +298,7 @@ class Engine:
 
     # ---- whole steps
 
-    def train(
+    def training_plan(
         self,
         x: Array,
         target: Array,
@@ -310,34 +310,11 @@ class Engine:
         batch_size: int,
         shuffle: bool,
         steps: int,
-        seconds: float,
-    ) -> int:
-        """Run whole steps from ``state["row"]`` on; return how many were completed.
-
-        It ends with the rows, after `steps`, when `seconds` are over, or after a loss that is not
-        finite, whose update is not made.
-        """
-        plan = self._training_plan(
-            x, target, weight, loss, metrics, optimizer, batch_size, shuffle, steps
-        )
-        done = plan.train(self._arguments, len(x), steps, seconds)
-        if self.stopped:
-            self.state["forward"] -= 1  # the step that was given up
-        return done
-
-    def _training_plan(
-        self,
-        x: Array,
-        target: Array,
-        weight: Array | None,
-        loss: Loss,
-        metrics: Sequence[str],
-        optimizer: Optimizer,
-        batch_size: int,
-        shuffle: bool,
-        steps: int,
     ) -> Plan:
-        """Return the plan of whole steps, with everything that they work on in the arguments."""
+        """Return the plan of whole steps, with all that they work on lent to the next call of it.
+
+        That is `train` or `profile`, of at most so many steps.
+        """
         plan = self._plan(
             "train",
             min(batch_size, len(x)),
@@ -358,23 +335,23 @@ class Engine:
         self._use_optimizer(arguments, optimizer, steps)
         return plan
 
+    def train(self, plan: Plan, rows: int, steps: int, seconds: float) -> int:
+        """Run whole steps from ``state["row"]`` on; return how many were completed.
+
+        It ends with the rows, after `steps`, when `seconds` are over, or after a loss that is not
+        finite, whose update is not made.
+        """
+        done = plan.train(self._arguments, rows, steps, seconds)
+        if self.stopped:
+            self.state["forward"] -= 1  # the step that was given up
+        return done
+
     def profile(
-        self,
-        x: Array,
-        target: Array,
-        loss: Loss,
-        metrics: Sequence[str],
-        optimizer: Optimizer,
-        *,
-        batch_size: int,
-        steps: int,
+        self, plan: Plan, rows: int, steps: int
     ) -> tuple[list[tuple[str, str, int]], Array, Array]:
         """Train from the first row on and return where the time went: see `Plan.profile`."""
         self.begin_epoch()
-        plan = self._training_plan(
-            x, target, None, loss, metrics, optimizer, batch_size, True, steps
-        )
-        return plan.profile(self._arguments, len(x), steps)
+        return plan.profile(self._arguments, rows, steps)
 
     @property
     def stopped(self) -> list[int]:

@@ -218,7 +218,7 @@ class _Steps:
             if self.in_python:
                 return self._python_step(batch, sums)
             sums.add(sums.own, self.engine.infer(batch.x), batch.target)
-        made = self.engine.train(
+        plan = self.engine.training_plan(
             self.data.x,
             self.data.target,
             self.data.weight,
@@ -228,8 +228,8 @@ class _Steps:
             batch_size=self.batch_size,
             shuffle=self.shuffle,
             steps=steps,
-            seconds=seconds,
         )
+        made = self.engine.train(plan, len(self.data), steps, seconds)
         if self.engine.stopped:
             raise _NotFinite(made)
         sums.take(int(self.engine.state["row"][0]), self.engine.sums)
@@ -425,10 +425,18 @@ def profile(
     model._check_idle("profile")
     loss, optimizer = _compiled(model, "profile")
     data = _prepare(model, "profile", x, y, None)
-    metrics = _Sums(model.metrics).native_names
-    return model._engine.profile(
-        data.x, data.target, loss, metrics, optimizer, batch_size=batch_size, steps=steps
+    plan = model._engine.training_plan(
+        data.x,
+        data.target,
+        data.weight,
+        loss,
+        _Sums(model.metrics).native_names,
+        optimizer,
+        batch_size=batch_size,
+        shuffle=True,
+        steps=steps,
     )
+    return model._engine.profile(plan, len(data), steps)
 
 
 def evaluate(
