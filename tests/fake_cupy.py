@@ -37,7 +37,7 @@ def _index(key):
     return key._memory if isinstance(key, ndarray) else key
 
 
-class ndarray:  # noqa: N801
+class ndarray:  # noqa: N801 - CuPy's name
     """An array "on the GPU"."""
 
     __array_priority__ = 100

@@ -257,6 +257,7 @@ class Ensemble(Model[Array]):
 
 def _copies(model: Model[Any]) -> list[Layer]:
     """Return layers of the same settings, which belong to no model."""
+    # Each layer is a dataclass; their base class, which the type checker sees, is none.
     return [replace(layer) for layer in model.layers]  # type: ignore[type-var]
 
 
