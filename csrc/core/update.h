@@ -46,8 +46,14 @@ FASTMLP_FN void begin_update(const Update& update, double learning_rate, StepSta
   }
 }
 
+// Whether a rule takes gradients and parameters as they are: nothing is clipped or decays. A step
+// that knows this when it is compiled asks for nothing of it at each element.
+FASTMLP_FN bool takes_plainly(const Update& u) {
+  return u.clip_norm == 0 && u.clip_value == 0 && u.weight_decay == 0;
+}
+
 // The gradient as the rule sees it: clipped, with L2 decay.
-template <class T>
+template <class T, bool plain>
 struct Preparation {
   T scale, limit, l2;
   bool clip_norm, clip_value, decay;
@@ -61,6 +67,7 @@ struct Preparation {
         decay(u.weight_decay != 0 && !u.decoupled) {}
 
   FASTMLP_FN T operator()(T p, T g) const {
+    if (plain) return g;
     if (clip_norm) g = g * scale;
     if (clip_value) g = select(g > limit, limit, select(g < T(0) - limit, T(0) - limit, g));
     if (decay) g = fma(l2, p, g);
@@ -70,9 +77,9 @@ struct Preparation {
 
 // v = momentum v + g;  p -= learning_rate (nesterov ? g + momentum v : v). Sutskever et al. 2013,
 // in PyTorch's form.
-template <class T>
+template <class T, bool plain = false>
 struct SgdStep {
-  Preparation<T> prepare;
+  Preparation<T, plain> prepare;
   T learning_rate, momentum, keep;
   bool nesterov, decoupled;
 
@@ -82,7 +89,7 @@ struct SgdStep {
         momentum(u.momentum),
         keep(1 - s.learning_rate * u.weight_decay),
         nesterov(u.nesterov),
-        decoupled(u.decoupled && u.weight_decay != 0) {}
+        decoupled(!plain && u.decoupled && u.weight_decay != 0) {}
 
   FASTMLP_FN T operator()(T p, T g) const {
     g = prepare(p, g);
@@ -100,9 +107,9 @@ struct SgdStep {
 // Kingma and Ba 2015, arXiv:1412.6980, in its section 2's efficient order: the bias corrections are
 // in step_size and epsilon. Decoupled decay: Loshchilov and Hutter 2019, arXiv:1711.05101. The
 // running maximum: Reddi, Kale, Kumar 2018, arXiv:1904.09237.
-template <class T>
+template <class T, bool plain = false>
 struct AdamStep {
-  Preparation<T> prepare;
+  Preparation<T, plain> prepare;
   T step_size, epsilon, keep, one_minus_beta1, beta2, one_minus_beta2;
   bool decoupled;
 
@@ -114,7 +121,7 @@ struct AdamStep {
         one_minus_beta1(1 - u.beta1),
         beta2(u.beta2),
         one_minus_beta2(1 - u.beta2),
-        decoupled(u.decoupled && u.weight_decay != 0) {}
+        decoupled(!plain && u.decoupled && u.weight_decay != 0) {}
 
   FASTMLP_FN void moments(T& p, T g, T& m, T& v) const {
     g = prepare(p, g);

@@ -6,42 +6,46 @@
 
 namespace fastmlp::cpu::FASTMLP_ISA {
 
+// The elements that a vector holds, with those of each moment. All arguments by value, and all
+// inlined: what a lambda refers to would be read anew after every store.
+template <class T, class Step, class... Moments>
+FASTMLP_FN void update_all(std::int64_t size, Step step, T* p, const T* g, Moments*... moment) {
+  using V = Vec<T>;
+  for_columns<T>(size, [=](std::int64_t j, auto n) __attribute__((always_inline)) {
+    auto element = [=](V parameter, V gradient, auto... held) __attribute__((always_inline)) {
+      step(parameter, gradient, held...).store(p + j, n);
+      (held.store(moment + j, n), ...);
+    };
+    element(V::load(p + j, n), V::load(g + j, n), V::load(moment + j, n)...);
+  });
+}
+
+template <class T, bool plain>
+FASTMLP_FN void update_as(T* p, const T* g, T* const moments[3], std::int64_t size,
+                          const Update& rule, const StepState& state) {
+  T *m0 = moments[0], *m1 = moments[1], *m2 = moments[2];
+  if (rule.rule == UpdateRule::sgd) {
+    const SgdStep<Vec<T>, plain> step(rule, state);
+    if (m0)
+      update_all(size, step, p, g, m0);
+    else
+      update_all(size, step, p, g);
+  } else {
+    const AdamStep<Vec<T>, plain> step(rule, state);
+    if (m2)
+      update_all(size, step, p, g, m0, m1, m2);
+    else
+      update_all(size, step, p, g, m0, m1);
+  }
+}
+
 template <class T>
 void update(T* p, const T* g, T* const moments[3], std::int64_t size, const Update& rule,
             const StepState& state) {
-  using V = Vec<T>;
-  T *m = moments[0], *v = moments[1], *v_max = moments[2];
-  if (rule.rule == UpdateRule::sgd) {
-    const SgdStep<V> step(rule, state);
-    for_columns<T>(size, [&](std::int64_t j, auto n) {
-      const V gradient = V::load(g + j, n);
-      V parameter = V::load(p + j, n);
-      if (m) {
-        V velocity = V::load(m + j, n);
-        parameter = step(parameter, gradient, velocity);
-        velocity.store(m + j, n);
-      } else {
-        parameter = step(parameter, gradient);
-      }
-      parameter.store(p + j, n);
-    });
-  } else {
-    const AdamStep<V> step(rule, state);
-    for_columns<T>(size, [&](std::int64_t j, auto n) {
-      const V gradient = V::load(g + j, n);
-      V parameter = V::load(p + j, n), first = V::load(m + j, n), second = V::load(v + j, n);
-      if (v_max) {
-        V largest = V::load(v_max + j, n);
-        parameter = step(parameter, gradient, first, second, largest);
-        largest.store(v_max + j, n);
-      } else {
-        parameter = step(parameter, gradient, first, second);
-      }
-      parameter.store(p + j, n);
-      first.store(m + j, n);
-      second.store(v + j, n);
-    });
-  }
+  if (takes_plainly(rule))
+    update_as<T, true>(p, g, moments, size, rule, state);
+  else
+    update_as<T, false>(p, g, moments, size, rule, state);
 }
 
 }  // namespace fastmlp::cpu::FASTMLP_ISA
