@@ -41,12 +41,11 @@ Tiling native_tiling(const ProductShape& s, const Run& run) {
 
 // The epilogue of a product that did not have it.
 template <class T>
-void finish(const MatMul& record, Rows<T> out, Rows<T> before, Rows<T> kept, const T* bias,
+void finish(const MatMul& record, Rows<T> out, Rows<T> before, Rows<const T> kept, const T* bias,
             std::int64_t m, std::int64_t n) {
   const Rows<const T> result{out.data, out.stride};
   if (kept)
-    kernels<T>().activation_backward(out, result, {kept.data, kept.stride}, m, n,
-                                     record.activation);
+    kernels<T>().activation_backward(out, result, kept, m, n, record.activation);
   else if (bias || before || !record.activation.is_identity())
     kernels<T>().activation_forward(out, before, result, bias, m, n, record.activation);
 }
@@ -80,50 +79,62 @@ bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replic
 
 namespace {
 
-// Rows i to i + m and columns j to j + n of the product.
+// Rows i to i + m and columns j to j + n of a product.
+struct Tile { std::int64_t i, j, m, n, k; };
+
 template <class T>
-void tile(const MatMul& record, const Run& run, std::int64_t replica, std::int64_t i,
-          std::int64_t j, std::int64_t m, std::int64_t n, std::int64_t k) {
-  static const bool fused = !switched_off("fusion"), packing = !switched_off("packing");
-  static constexpr Activation none{};
+Product<T> product_of(const MatMul& record, const Run& run, std::int64_t replica, const Tile& t) {
+  static const bool packing = !switched_off("packing");
   auto tile_of = [&](const Operand& operand) {
-    return operand ? run.matrix<T>(part<T>(operand, i, j), replica) : Rows<T>{};
+    return operand ? run.matrix<T>(part<T>(operand, t.i, t.j), replica) : Rows<T>{};
   };
   const Rows<T> out = tile_of(record.out), before = tile_of(record.before),
                 kept = tile_of(record.kept);
-  const Operand a = record.transpose_a ? part<T>(record.a, 0, i) : part<T>(record.a, i, 0);
-  const Operand b = record.transpose_b ? part<T>(record.b, j, 0) : part<T>(record.b, 0, j);
-  const T* left = run.data<const T>(a, replica);
-  const T* right = run.data<const T>(b, replica);
-  const T* bias = record.bias ? run.data<const T>(record.bias, replica) + j : nullptr;
+  const Operand a = record.transpose_a ? part<T>(record.a, 0, t.i) : part<T>(record.a, t.i, 0);
+  const Operand b = record.transpose_b ? part<T>(record.b, t.j, 0) : part<T>(record.b, 0, t.j);
+  return {out.data,
+          out.stride,
+          run.data<const T>(a, replica),
+          a.row_stride,
+          record.transpose_a,
+          run.data<const T>(b, replica),
+          b.row_stride,
+          record.transpose_b,
+          t.m,
+          t.n,
+          t.k,
+          record.bias ? run.data<const T>(record.bias, replica) + t.j : nullptr,
+          before,
+          {kept.data, kept.stride},
+          &record.activation,
+          packing,
+          static_cast<T*>(run.memory.scratch)};
+}
+
+bool fuses() {
+  static const bool fused = !switched_off("fusion");
+  return fused;
+}
+
+template <class T>
+void compute(const MatMul& record, const Run& run, std::int64_t replica, const Tile& tile) {
+  static constexpr Activation none{};
+  Product<T> p = product_of<T>(record, run, replica, tile);
+  if (!uses_blas() && fuses()) return kernels<T>().matmul(p);
+  const Rows<T> out{p.c, p.c_stride}, before = p.before;
+  const Rows<const T> kept = p.kept;
+  const T* bias = p.bias;
   if (uses_blas()) {
-    gemm<T>(out.data, out.stride, left, a.row_stride, record.transpose_a, right, b.row_stride,
-            record.transpose_b, m, n, k);
-    return finish<T>(record, out, before, kept, bias, m, n);
+    gemm<T>(p.c, p.c_stride, p.a, p.a_stride, p.transpose_a, p.b, p.b_stride, p.transpose_b, p.m,
+            p.n, p.k);
+  } else {
+    p.before = {};
+    p.kept = {};
+    p.activation = &none;
+    kernels<T>().matmul(p);
+    bias = nullptr;
   }
-  Product<T> product{out.data,
-                     out.stride,
-                     left,
-                     a.row_stride,
-                     record.transpose_a,
-                     right,
-                     b.row_stride,
-                     record.transpose_b,
-                     m,
-                     n,
-                     k,
-                     bias,
-                     before,
-                     {kept.data, kept.stride},
-                     &record.activation,
-                     packing,
-                     static_cast<T*>(run.memory.scratch)};
-  if (fused) return kernels<T>().matmul(product);
-  product.before = {};
-  product.kept = {};
-  product.activation = &none;
-  kernels<T>().matmul(product);
-  finish<T>(record, out, before, kept, nullptr, m, n);
+  finish<T>(record, out, before, kept, bias, p.m, p.n);
 }
 
 }  // namespace
@@ -134,19 +145,30 @@ void execute(const MatMul& record, const Run& run) {
   if (s.m == 0 || s.n == 0) return;
   if (shared_by_rows(record, run.launch.rows, run.replicas, run.members))
     return run.each_rows(s.m, [&](std::int64_t replica, std::int64_t first, std::int64_t rows) {
-      tile<T>(record, run, replica, first, 0, rows, s.n, s.k);
+      compute<T>(record, run, replica, {first, 0, rows, s.n, s.k});
     });
   const Tiling size = uses_blas() ? blas_tiling(s) : native_tiling<T>(s, run);
   const std::int64_t down = (s.m + size.rows - 1) / size.rows,
                      across = (s.n + size.cols - 1) / size.cols;
   run.each_task(down * across, [&](std::int64_t replica, std::int64_t task) {
     const std::int64_t i = task / across * size.rows, j = task % across * size.cols;
-    tile<T>(record, run, replica, i, j, std::min(size.rows, s.m - i), std::min(size.cols, s.n - j),
-            s.k);
+    compute<T>(record, run, replica,
+               {i, j, std::min(size.rows, s.m - i), std::min(size.cols, s.n - j), s.k});
   });
+}
+
+template <class T>
+bool bind(std::vector<Product<T>>& products, const MatMul& record, const Run& run) {
+  const ProductShape s(record, run.launch.rows);
+  if (uses_blas() || !fuses() || s.m == 0 || s.n == 0) return false;
+  for (std::int64_t r = 0; r < run.replicas; ++r)
+    products.push_back(product_of<T>(record, run, r, {0, 0, s.m, s.n, s.k}));
+  return true;
 }
 
 template void execute<float>(const MatMul&, const Run&);
 template void execute<double>(const MatMul&, const Run&);
+template bool bind(std::vector<Product<float>>&, const MatMul&, const Run&);
+template bool bind(std::vector<Product<double>>&, const MatMul&, const Run&);
 
 }  // namespace fastmlp::cpu

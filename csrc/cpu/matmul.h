@@ -17,4 +17,10 @@ bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replic
 template <class T>
 void execute(const MatMul& record, const Run& run);
 
+// Appends the product of each replica, ready for the kernel, to be computed many times by one
+// member alone: a small network would feel how long it takes to find all of this out. Returns false
+// where the product has to be executed.
+template <class T>
+bool bind(std::vector<Product<T>>& products, const MatMul& record, const Run& run);
+
 }  // namespace fastmlp::cpu
