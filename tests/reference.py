@@ -111,9 +111,12 @@ def one_hot(labels: Array, classes: int, dtype: np.dtype | type = np.float64) ->
 # Losses: per row, and the derivative of each row's loss by that row's prediction.
 
 
-def _cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:
+def _cross_entropy(
+    logits: Array, target: Array, label_smoothing: float = 0.0
+) -> tuple[Array, Array]:
     if target.ndim == 1:
         target = one_hot(target, logits.shape[1], logits.dtype)
+    target = (1 - label_smoothing) * target + label_smoothing / logits.shape[1]
     # A row of class probabilities may sum to something else than 1; then so does its weight.
     total = target.sum(axis=1, keepdims=True)
     return -(target * log_softmax(logits)).sum(axis=1), total * softmax(logits) - target
@@ -136,11 +139,32 @@ def _mae(prediction: Array, target: Array) -> tuple[Array, Array]:
     return np.abs(d).mean(axis=1), np.sign(d) / d.shape[1]
 
 
+def _huber(prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, Array]:
+    d = prediction - target
+    size = np.abs(d)
+    rows = np.where(size <= delta, d * d / 2, delta * (size - delta / 2)).mean(axis=1)
+    return rows, np.clip(d, -delta, delta) / d.shape[1]
+
+
+def _hinge(prediction: Array, target: Array) -> tuple[Array, Array]:
+    missing = 1 - target * prediction
+    return np.maximum(missing, 0).mean(axis=1), np.where(missing > 0, -target, 0) / target.shape[1]
+
+
+def _perceptron(prediction: Array, target: Array) -> tuple[Array, Array]:
+    agreement = target * prediction
+    rows = np.maximum(-agreement, 0).mean(axis=1)
+    return rows, np.where(agreement <= 0, -target, 0) / target.shape[1]
+
+
 LOSSES = {
     "cross_entropy": _cross_entropy,
     "binary_cross_entropy": _binary_cross_entropy,
     "mse": _mse,
     "mae": _mae,
+    "huber": _huber,
+    "hinge": _hinge,
+    "perceptron": _perceptron,
 }
 
 # A network that ends in this activation is trained on what stands before it.
@@ -148,12 +172,23 @@ MATCHING_ENDING = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"
 
 
 def loss(
-    name: str, prediction: Array, target: Array, sample_weight: Array | None = None
+    name: str,
+    prediction: Array,
+    target: Array,
+    sample_weight: Array | None = None,
+    reduction: str = "mean",
+    **settings: float,
 ) -> tuple[float, Array]:
-    """Mean over the batch of weight * loss of each row, and its derivative by the prediction."""
-    rows, gradient = LOSSES[name](prediction, target)
+    """Mean over the batch of weight * loss of each row, and its derivative by the prediction.
+
+    Or the sum, over rows and outputs.
+    """
+    rows, gradient = LOSSES[name](prediction, target, **settings)
     weight = np.ones(len(rows)) if sample_weight is None else sample_weight
-    return float((weight * rows).mean()), gradient * weight[:, None] / len(rows)
+    value, gradient = float((weight * rows).mean()), gradient * weight[:, None] / len(rows)
+    elements = len(rows) if name == "cross_entropy" else prediction.size
+    scale = elements if reduction == "sum" else 1
+    return scale * value, scale * gradient
 
 
 def random_target(rng: np.random.RandomState, loss: str, rows: int, outputs: int) -> Array:
@@ -162,6 +197,8 @@ def random_target(rng: np.random.RandomState, loss: str, rows: int, outputs: int
         return rng.randint(outputs, size=rows)
     if loss == "binary_cross_entropy":
         return rng.randint(2, size=(rows, outputs)).astype(float)
+    if loss in ("hinge", "perceptron"):
+        return 2.0 * rng.randint(2, size=(rows, outputs)) - 1
     return rng.standard_normal((rows, outputs))
 
 

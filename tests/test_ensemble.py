@@ -153,7 +153,14 @@ def test_train_on_batch_and_the_open_box_give_the_bits_of_single_runs(dtype):
 
 def test_every_loss_and_metric_of_the_core_gives_the_figures_of_single_runs(dtype):
     targets = rng.uniform(size=(45, 3))
-    for loss, ending in (("mse", "sigmoid"), ("mae", None), ("binary_cross_entropy", "sigmoid")):
+    for loss, ending in (
+        ("mse", "sigmoid"),
+        ("mae", None),
+        ("binary_cross_entropy", "sigmoid"),
+        (fm.losses.Huber(0.25), None),
+        (fm.losses.MSE(reduction="sum"), None),
+        (fm.losses.CrossEntropy(label_smoothing=0.1), "softmax"),
+    ):
         model = fm.Sequential([fm.Dense(8, "relu"), fm.Dense(3, ending)], seed=4, dtype=dtype)
         model.compile("adam", loss, metrics=["mae", "rmse", "accuracy"])
         ensemble = fm.Ensemble(model, 2)

@@ -137,6 +137,9 @@ def test_dropout_between_layers(device):
 ENDINGS = {
     "mse": (None, "softmax", "sigmoid", "tanh", "silu"),
     "mae": (None, "softmax", "sigmoid"),
+    "huber": (None, "softmax", "tanh"),
+    "hinge": (None, "tanh"),
+    "perceptron": (None, "tanh"),
     "cross_entropy": (None, "softmax"),
     "binary_cross_entropy": (None, "sigmoid"),
 }

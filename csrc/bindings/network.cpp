@@ -269,12 +269,12 @@ DType dtype_named(const std::string& name) {
 Plan make_plan(const nn::Network& network, const std::string& section, std::int64_t rows,
                bool training, const std::optional<std::string>& loss,
                const std::vector<std::string>& metrics, const std::optional<Update>& update,
-               bool shuffle, bool labels, bool weighted) {
+               bool shuffle, bool labels, bool weighted, double loss_parameter, bool loss_sum) {
   nn::PlanOptions options;
   options.section = section_named(section);
   options.rows = rows;
   options.training = training;
-  if (loss) options.loss = formula_named<Losses>("loss", *loss);
+  if (loss) options.loss = loss_named(*loss, loss_parameter, loss_sum);
   for (const std::string& metric : metrics) options.metrics.push_back(metric_named(metric));
   if (int(metrics.size()) + 1 > StepState::max_sums)
     fail("metrics", "at most " + std::to_string(StepState::max_sums - 1),
@@ -343,7 +343,8 @@ void add_network(py::module_& module) {
       .def_property_readonly("tensors", &tensors)
       .def("plan", &make_plan, "section"_a, "rows"_a, py::kw_only(), "training"_a = false,
            "loss"_a = py::none(), "metrics"_a = std::vector<std::string>{}, "update"_a = py::none(),
-           "shuffle"_a = false, "labels"_a = false, "weighted"_a = false);
+           "shuffle"_a = false, "labels"_a = false, "weighted"_a = false, "loss_parameter"_a = 0.0,
+           "loss_sum"_a = false);
 }
 
 }  // namespace fastmlp::bindings

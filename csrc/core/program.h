@@ -201,7 +201,7 @@ struct Dropout {
 struct Loss {
   static constexpr const char* name = "Loss";
   Operand row_loss, gradient, prediction, target, weight;
-  int loss = 0;        // its place in Losses
+  LossFunction function;
   double divisor = 0;  // 0: the batch size
 
   template <class F>

@@ -84,7 +84,8 @@ struct Kernels {
                            std::int64_t cols);
   // The gradient, where wanted, is of row_loss / divisor.
   void (*loss)(T* row_loss, Rows<T> gradient, Rows<const T> prediction, Targets<T> target,
-               const T* weight, std::int64_t rows, std::int64_t cols, int loss, double divisor);
+               const T* weight, std::int64_t rows, std::int64_t cols, const LossFunction& function,
+               double divisor);
   void (*metric)(T* row_value, Rows<const T> prediction, Targets<T> target, std::int64_t rows,
                  std::int64_t cols, const Metric& metric);
   // out[j] = sum of x[i][j] over i, in ascending order

@@ -183,7 +183,7 @@ void execute(const Loss& record, const Run& run) {
     kernels<T>().loss(
         run.matrix<T>(record.row_loss, r, first).data, run.matrix<T>(record.gradient, r, first),
         run.matrix<const T>(record.prediction, r, first), targets<T>(run, record.target, r, first),
-        weight, n, record.prediction.cols, record.loss, divisor);
+        weight, n, record.prediction.cols, record.function, divisor);
   });
 }
 

@@ -18,6 +18,8 @@ Overloaded(Fs...) -> Overloaded<Fs...>;
 constexpr int sigmoid_index = Activations::index_of<Sigmoid>();
 constexpr int cross_entropy_index = Losses::index_of<CrossEntropy>();
 constexpr int binary_cross_entropy_index = Losses::index_of<BinaryCrossEntropy>();
+constexpr int hinge_index = Losses::index_of<Hinge>();
+constexpr int perceptron_index = Losses::index_of<Perceptron>();
 
 // The elementwise activation that a layer ends in, if any.
 const Activation* ending_activation(const Layer& layer) {
@@ -46,7 +48,7 @@ class Lowering {
         keep_(options.section != Section::infer && options.section != Section::evaluate) {
     const bool with_loss =
         options.section == Section::train || options.section == Section::evaluate;
-    from_logits_ = with_loss && loss_includes_ending(network, options.loss);
+    from_logits_ = with_loss && loss_includes_ending(network, options.loss.index);
     layers_ = network.layers();
     if (from_logits_) strip_ending();
     if (!options.training) {
@@ -271,11 +273,15 @@ class Lowering {
     const Operand row_loss = allocate_column(network_.dtype());
     Loss record{row_loss, {}, values_.back(), target_, weight_, options_.loss};
     if (keep_) record.gradient = gradients_.back();
+    if (options_.loss.sum) record.divisor = 1;
     emit(record);
     keep_back(Accumulate{row_loss, 0, keep_});
   }
 
   void metrics() {
+    const int loss = options_.loss.index;
+    const bool binary = loss == binary_cross_entropy_index;
+    const bool by_sign = loss == hinge_index || loss == perceptron_index;
     Operand prediction;  // what the user's network puts out, where the loss needed only logits
     for (std::size_t i = 0; i < options_.metrics.size(); ++i) {
       const MetricKind kind = options_.metrics[i];
@@ -283,10 +289,9 @@ class Lowering {
         fail("metrics", "accuracy where the targets are class labels", "mse or mae");
       const Operand row_value = allocate_column(network_.dtype());
       Metric metric{row_value, values_.back(), target_, kind};
-      const bool binary = options_.loss == binary_cross_entropy_index;
       if (kind == MetricKind::accuracy) {
-        metric.elementwise = !options_.labels && (binary || network_.outputs() == 1);
-        if (from_logits_ || (binary && !ends_in_sigmoid(network_))) metric.threshold = 0;
+        metric.elementwise = !options_.labels && (binary || by_sign || network_.outputs() == 1);
+        if (from_logits_ || by_sign || (binary && !ends_in_sigmoid(network_))) metric.threshold = 0;
       } else if (from_logits_) {
         if (!prediction) {
           prediction = allocate(network_.outputs());

@@ -24,7 +24,7 @@ struct PlanOptions {
   Section section = Section::infer;
   std::int64_t rows = 1;  // of the largest batch
   bool training = false;  // dropout is active
-  int loss = -1;          // its place in Losses
+  LossFunction loss;      // of sections with a loss
   bool labels = false;    // targets are labels (int32), not a row of values each
   bool weighted = false;  // a weight for each row is given
   bool shuffle = false;

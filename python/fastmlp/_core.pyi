@@ -93,6 +93,8 @@ def loss(
     target: Array,
     weight: Array | None,
     name: str,
+    parameter: float,
+    summed: bool,
     divisor: float,
 ) -> None:
     """row_loss[i] = weight[i] * loss of row i; gradient = weight[i] * its derivative / divisor."""
@@ -174,6 +176,8 @@ class Network:
         shuffle: bool = False,
         labels: bool = False,
         weighted: bool = False,
+        loss_parameter: float = 0.0,
+        loss_sum: bool = False,
     ) -> Plan:
         """Sections: infer, forward, backward, train, evaluate, update (csrc/nn/lowering.h)."""
 

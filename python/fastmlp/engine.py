@@ -210,7 +210,7 @@ class Engine:
     def check(self, target: Array, loss: Loss, metrics: Sequence[str]) -> None:
         """Refuse, before anything changes, what the core cannot lower: raises ValueError."""
         labels = target.dtype == np.int32
-        self._plan("evaluate", 1, loss=loss.name, metrics=tuple(metrics), labels=labels)
+        self._plan("evaluate", 1, metrics=tuple(metrics), labels=labels, **_formula(loss))
 
     def evaluate(
         self,
@@ -226,10 +226,10 @@ class Engine:
         plan = self._plan(
             "evaluate",
             chunk,
-            loss=loss.name,
             metrics=tuple(metrics),
             labels=target.dtype == np.int32,
             weighted=weight is not None,
+            **_formula(loss),
         )
         arguments = self._private_arguments(plan)
         state = self.device.step_states(self.replicas)
@@ -320,11 +320,11 @@ class Engine:
             min(batch_size, len(x)),
             rule=optimizer.rule(),
             training=True,
-            loss=loss.name,
             metrics=tuple(metrics),
             shuffle=shuffle,
             labels=target.dtype == np.int32,
             weighted=weight is not None,
+            **_formula(loss),
         )
         self._kept = None
         self.has_gradients = False
@@ -374,3 +374,12 @@ class Engine:
         self.state["row"] = 0
         self.state["sums"] = 0
         self.state["not_finite"] = 0
+
+
+def _formula(loss: Loss) -> dict[str, Any]:
+    """Return a loss as a plan takes it."""
+    return {
+        "loss": loss.name,
+        "loss_parameter": loss.parameter,
+        "loss_sum": loss.reduction == "sum",
+    }

@@ -621,7 +621,14 @@ def class_labels(operation: str, labels: Array, rows: int, classes: int) -> Arra
 
 
 def loss_and_gradient(
-    name: str, prediction: Array, target: Array, weight: Array | None, divisor: float
+    name: str,
+    prediction: Array,
+    target: Array,
+    weight: Array | None,
+    divisor: float,
+    *,
+    parameter: float = 0.0,
+    summed: bool = False,
 ) -> tuple[Array, Array]:
     """Compute a native loss of each row, and the gradient of their sum over `divisor`.
 
@@ -635,6 +642,10 @@ def loss_and_gradient(
     weight : array, shape (n,), or None
     divisor : float
         Positive; n for the gradient of the mean.
+    parameter : float, default 0
+        Label smoothing, or Huber's delta.
+    summed : bool, default False
+        Whether an elementwise loss of a row is the sum over its outputs, in place of the mean.
 
     Returns
     -------
@@ -654,6 +665,8 @@ def loss_and_gradient(
         contiguous(target),
         None if weight is None else contiguous(weight),
         name,
+        float(parameter),
+        summed,
         float(divisor),
     )
     return rows, gradient
