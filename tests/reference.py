@@ -75,6 +75,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
         lambda x, a: normal_distribution(x) + x * np.exp(-x * x / 2) / SQRT_2_PI,
     ),
     "tanh": (lambda x, a: np.tanh(x), lambda x, a: 1 - np.tanh(x) ** 2),
+    "step": (lambda x, a: np.heaviside(x, 0), lambda x, a: np.zeros_like(x)),
 }
 
 DEFAULT_PARAMETER = {"leaky_relu": 0.01, "elu": 1.0, "swish": 1.0}

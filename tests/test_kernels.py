@@ -175,6 +175,7 @@ LIMITS = {
     "softplus": (0, 0, 1e4, np.inf),
     "sigmoid": (0, 0, 1, 1),
     "tanh": (-1, -1, 1, 1),
+    "step": (0, 0, 1, 1),
 }
 
 

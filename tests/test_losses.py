@@ -147,7 +147,7 @@ def test_targets_of_0_and_1_mean_minus_1_and_1(name, device):
     assert FUNCTIONS[name](prediction, np.ones((9, 3)))[0] > 0  # all of them 1: either way
 
 
-@pytest.mark.parametrize("ending", [None, "tanh"])
+@pytest.mark.parametrize("ending", [None, "tanh", "step"])
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("name", ["hinge", "perceptron"])
 def test_accuracy_of_scores_goes_by_their_sign(name, outputs, ending, device):
@@ -207,7 +207,7 @@ def test_a_name_an_object_and_a_function_are_one_loss(name):
 BAD_SETTINGS = {
     "reduction": (lambda: fm.losses.MSE(reduction="none"), ValueError, "mse: reduction.*'none'"),
     "reduction of a function": (
-        lambda: fm.losses.hinge([1.0], [1.0], reduction=None), ValueError, "hinge: reduction.*None"),
+        lambda: fm.losses.hinge([1], [1], reduction=None), ValueError, "hinge: reduction.*None"),
     "smoothing below 0": (
         lambda: fm.losses.CrossEntropy(-0.1), ValueError, "label_smoothing.*at least 0.*-0"),
     "smoothing above 1": (

@@ -182,8 +182,22 @@ struct Gelu : FromInput {
   }
 };
 
-using Activations =
-    FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus, Swish, Silu, Gelu>;
+// Heaviside's, for perceptrons: 1 above 0, else 0. Flat on both sides, so nothing is learned
+// through it by gradients.
+struct Step : FromOutput {
+  static constexpr const char* name = "step";
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) {
+    return select(x > T(0), T(1), select(x <= T(0), T(0), x));
+  }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T) {
+    return y * T(0);
+  }
+};
+
+using Activations = FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus,
+                                Swish, Silu, Gelu, Step>;
 
 // Elementary functions that fm.kernels offers as they are: no layer has them, and no derivative.
 struct Exp {

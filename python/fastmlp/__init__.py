@@ -19,22 +19,31 @@ from fastmlp.device import version as __version__
 from fastmlp.ensemble import Ensemble
 from fastmlp.io import load
 from fastmlp.layers import (
+    ELU,
     GELU,
+    SELU,
     Activation,
     Dense,
     Dropout,
     Flatten,
     Input,
+    LeakyReLU,
     ReLU,
     Sigmoid,
+    SiLU,
     Softmax,
+    Softplus,
+    Step,
+    Swish,
     Tanh,
 )
 from fastmlp.optimizers import SGD, Adam, AdamW
 from fastmlp.sequential import Sequential
 
 __all__ = [
+    "ELU",
     "GELU",
+    "SELU",
     "SGD",
     "Activation",
     "Adam",
@@ -44,10 +53,16 @@ __all__ = [
     "Ensemble",
     "Flatten",
     "Input",
+    "LeakyReLU",
+    "RMSprop",
     "ReLU",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
+    "Step",
+    "Swish",
     "Tanh",
     "__version__",
     "callbacks",

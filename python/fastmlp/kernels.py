@@ -314,6 +314,7 @@ softplus, softplus_backward = _activation_pair("softplus")
 swish, swish_backward = _activation_pair("swish")
 silu, silu_backward = _activation_pair("silu")
 gelu, gelu_backward = _activation_pair("gelu")
+step, step_backward = _activation_pair("step")
 
 
 # ---- elementary functions ------------------------------------------------------------------
