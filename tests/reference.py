@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -303,3 +304,37 @@ class Adam:
             v_max[...] = np.maximum(v_max, v)
             second = (v_max if self.amsgrad else v) / (1 - b2**self.steps)
             p -= self.learning_rate / (1 - b1**self.steps) * m / (np.sqrt(second) + self.epsilon)
+
+
+@dataclass
+class RMSprop:
+    """Hinton and Tieleman 2012, in PyTorch's form; centered: Graves 2013, arXiv:1308.0850."""
+
+    learning_rate: float = 0.01
+    alpha: float = 0.99
+    momentum: float = 0.0
+    epsilon: float = 1e-8
+    centered: bool = False
+    weight_decay: float = 0.0
+    moments: list[tuple[Array, Array, Array]] = field(default_factory=list)
+
+    def step(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> None:
+        self.moments = self.moments or [
+            (np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)) for p in parameters
+        ]
+        for p, g, (square, mean, velocity) in zip(parameters, gradients, self.moments):
+            g = g + self.weight_decay * p
+            square[...] = self.alpha * square + (1 - self.alpha) * g * g
+            mean[...] = self.alpha * mean + (1 - self.alpha) * g
+            variance = np.maximum(square - mean * mean, 0) if self.centered else square
+            velocity[...] = self.momentum * velocity + g / (np.sqrt(variance) + self.epsilon)
+            p -= self.learning_rate * velocity
+
+
+def optimizer(name: str, **settings: Any) -> SGD | Adam | RMSprop:
+    """The update of fastmlp's class of that name."""
+    if name == "SGD":
+        return SGD(**settings)
+    if name == "RMSprop":
+        return RMSprop(**settings)
+    return Adam(**settings, decoupled=name == "AdamW")

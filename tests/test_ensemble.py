@@ -54,6 +54,7 @@ OPTIMIZERS = {
     "momentum": lambda: fm.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adam": lambda: fm.Adam(0.01, amsgrad=True, clip_norm=0.5),
     "adamw": lambda: fm.AdamW(0.01, clip_value=0.01),
+    "rmsprop": lambda: fm.RMSprop(0.01, momentum=0.5, centered=True),
     "schedule": lambda: fm.Adam(fm.schedules.WarmUp(fm.schedules.CosineDecay(0.02, 10), 3)),
 }
 SETTINGS = {

@@ -23,6 +23,7 @@ OPTIMIZERS = {
     "nesterov": lambda: fm.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
     "adam": lambda: fm.Adam(0.01, betas=(0.8, 0.99), clip_norm=0.5),
     "amsgrad": lambda: fm.AdamW(0.01, weight_decay=0.1, amsgrad=True),
+    "rmsprop": lambda: fm.RMSprop(0.01, alpha=0.9, momentum=0.5, centered=True),
     "schedule": lambda: fm.Adam(
         fm.schedules.WarmUp(fm.schedules.StepDecay(0.05, every=7, factor=0.5), steps=5)
     ),

@@ -229,18 +229,13 @@ nn::Layer layer_from(const py::dict& stage) {
 
 Update make_update(const std::string& rule, double weight_decay, bool decoupled, double clip_norm,
                    double clip_value, double momentum, bool nesterov, double beta1, double beta2,
-                   double epsilon, bool amsgrad) {
-  return {rule == "adam" ? UpdateRule::adam : UpdateRule::sgd,
-          weight_decay,
-          decoupled,
-          clip_norm,
-          clip_value,
-          momentum,
-          nesterov,
-          beta1,
-          beta2,
-          epsilon,
-          amsgrad};
+                   double epsilon, bool amsgrad, double alpha, bool centered) {
+  static const std::map<std::string, UpdateRule> rules = {
+      {"sgd", UpdateRule::sgd}, {"adam", UpdateRule::adam}, {"rmsprop", UpdateRule::rmsprop}};
+  const auto found = rules.find(rule);
+  if (found == rules.end()) throw py::value_error("unknown rule '" + rule + "'");
+  return {found->second, weight_decay, decoupled, clip_norm, clip_value, momentum, nesterov,
+          beta1,         beta2,        epsilon,   amsgrad,   alpha,      centered};
 }
 
 nn::Section section_named(const std::string& name) {
@@ -314,7 +309,7 @@ void add_network(py::module_& module) {
       .def(py::init(&make_update), py::kw_only(), "rule"_a, "weight_decay"_a = 0.0,
            "decoupled"_a = false, "clip_norm"_a = 0.0, "clip_value"_a = 0.0, "momentum"_a = 0.0,
            "nesterov"_a = false, "beta1"_a = 0.9, "beta2"_a = 0.999, "epsilon"_a = 1e-8,
-           "amsgrad"_a = false)
+           "amsgrad"_a = false, "alpha"_a = 0.99, "centered"_a = false)
       .def_property_readonly("moments", &Update::moments);
 
   py::class_<Arguments>(module, "Arguments")

@@ -37,7 +37,7 @@ from fastmlp.layers import (
     Swish,
     Tanh,
 )
-from fastmlp.optimizers import SGD, Adam, AdamW
+from fastmlp.optimizers import SGD, Adam, AdamW, RMSprop
 from fastmlp.sequential import Sequential
 
 __all__ = [

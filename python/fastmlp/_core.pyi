@@ -111,7 +111,7 @@ def update(
     """`state` and `learning_rate` are one StepState and one float64, on the device."""
 
 class Update:
-    """An optimizer's rule, "sgd" or "adam", with its settings; 0 turns clipping off."""
+    """An optimizer's rule, "sgd", "adam" or "rmsprop", with its settings; 0 turns clipping off."""
 
     def __init__(
         self,
@@ -127,6 +127,8 @@ class Update:
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         amsgrad: bool = False,
+        alpha: float = 0.99,
+        centered: bool = False,
     ) -> None: ...
     @property
     def moments(self) -> int: ...

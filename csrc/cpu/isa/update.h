@@ -7,10 +7,30 @@
 namespace fastmlp::cpu::FASTMLP_ISA {
 
 template <class T>
+void rmsprop(T* p, const T* g, T* const moments[3], std::int64_t size, const Update& rule,
+             const StepState& state) {
+  using V = Vec<T>;
+  const RmspropStep<V> step(rule, state);
+  T* const square = moments[0];
+  T* const mean = step.centered ? moments[1] : nullptr;
+  T* const velocity = step.accelerated ? moments[step.centered ? 2 : 1] : nullptr;
+  for_columns<T>(size, [&](std::int64_t j, auto n) {
+    V s = V::load(square + j, n), m(0), v(0);
+    if (mean) m = V::load(mean + j, n);
+    if (velocity) v = V::load(velocity + j, n);
+    step(V::load(p + j, n), V::load(g + j, n), s, m, v).store(p + j, n);
+    s.store(square + j, n);
+    if (mean) m.store(mean + j, n);
+    if (velocity) v.store(velocity + j, n);
+  });
+}
+
+template <class T>
 void update(T* p, const T* g, T* const moments[3], std::int64_t size, const Update& rule,
             const StepState& state) {
   using V = Vec<T>;
   T *m = moments[0], *v = moments[1], *v_max = moments[2];
+  if (rule.rule == UpdateRule::rmsprop) return rmsprop(p, g, moments, size, rule, state);
   if (rule.rule == UpdateRule::sgd) {
     const SgdStep<V> step(rule, state);
     for_columns<T>(size, [&](std::int64_t j, auto n) {
