@@ -204,6 +204,11 @@ def random_target(rng: np.random.RandomState, loss: str, rows: int, outputs: int
     return rng.standard_normal((rows, outputs))
 
 
+def penalty(w: Array, l1: float, l2: float) -> tuple[float, Array]:
+    """What the weights add to the loss, as Keras's regularizers do, and its derivative."""
+    return float(l1 * np.abs(w).sum() + l2 * (w * w).sum()), l1 * np.sign(w) + 2 * l2 * w
+
+
 # Networks: a list of dense layers.
 
 

@@ -47,7 +47,13 @@ def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     [
         ["test_kernels.py", "-k", "not other_paths"],
         ["test_losses.py", "test_gradients.py", "test_optimizers.py", "test_metrics.py"],
-        ["test_fit.py", "test_sequential.py", "test_ensemble.py", "test_callbacks.py"],
+        [
+            "test_fit.py",
+            "test_sequential.py",
+            "test_ensemble.py",
+            "test_callbacks.py",
+            "test_penalties.py",
+        ],
     ],
     ids=["kernels", "formulas", "models"],
 )

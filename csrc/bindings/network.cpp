@@ -214,11 +214,20 @@ T get(const py::dict& dict, const char* key) {
   return py::cast<T>(dict[key]);
 }
 
+// A setting that is 0 unless it is given.
+double number(const py::dict& dict, const char* key) {
+  return dict.contains(key) ? get<double>(dict, key) : 0;
+}
+
 nn::Layer layer_from(const py::dict& stage) {
   const auto kind = get<std::string>(stage, "kind");
   const int layer = get<int>(stage, "layer");
   if (kind == "dense")
-    return nn::Dense{layer, get<std::int64_t>(stage, "units"), get<bool>(stage, "use_bias"), {}};
+    return nn::Dense{layer,
+                     get<std::int64_t>(stage, "units"),
+                     get<bool>(stage, "use_bias"),
+                     {},
+                     {number(stage, "l1"), number(stage, "l2")}};
   if (kind == "activation")
     return nn::Elementwise{
         activation_named(get<std::string>(stage, "name"), get<double>(stage, "parameter"))};
@@ -242,7 +251,8 @@ nn::Section section_named(const std::string& name) {
   static const std::map<std::string, nn::Section> sections = {
       {"infer", nn::Section::infer},       {"forward", nn::Section::forward},
       {"backward", nn::Section::backward}, {"train", nn::Section::train},
-      {"evaluate", nn::Section::evaluate}, {"update", nn::Section::update}};
+      {"evaluate", nn::Section::evaluate}, {"update", nn::Section::update},
+      {"penalty", nn::Section::penalty}};
   const auto found = sections.find(name);
   if (found == sections.end()) throw py::value_error("unknown section '" + name + "'");
   return found->second;

@@ -14,6 +14,7 @@
 
 #include "core/activation.h"
 #include "core/loss.h"
+#include "core/penalty.h"
 #include "core/update.h"
 #include "core/view.h"
 
@@ -241,6 +242,21 @@ struct Accumulate {
   }
 };
 
+// StepState.penalty += the penalty of the weights, times the batch's rows; where it is not finite,
+// the state says so and the rest of the step is not made. And gradient += its derivative. Either
+// may be left out.
+struct Penalize {
+  static constexpr const char* name = "Penalize";
+  Operand gradient, partial;  // a pair of partial sums, of |w| and w^2, for each block of weights
+  Operand weights;            // as one row
+  Penalty penalty;
+
+  template <class F>
+  void each(F f) {
+    f(gradient), f(partial), f(weights);
+  }
+};
+
 // Counts a training forward pass (StepState.forward).
 struct BeginForward {
   static constexpr const char* name = "BeginForward";
@@ -287,9 +303,10 @@ struct EndStep {
   void each(F) {}
 };
 
-using Record = std::variant<Gather, Copy, MatMul, ColumnSum, BiasAdd, ActivationForward,
-                            ActivationBackward, Softmax, SoftmaxBackward, Dropout, Loss, Metric,
-                            Accumulate, BeginForward, BeginUpdate, ClipNorm, ApplyUpdate, EndStep>;
+using Record =
+    std::variant<Gather, Copy, MatMul, ColumnSum, BiasAdd, ActivationForward, ActivationBackward,
+                 Softmax, SoftmaxBackward, Dropout, Loss, Metric, Accumulate, BeginForward,
+                 BeginUpdate, ClipNorm, ApplyUpdate, EndStep, Penalize>;
 
 struct Program {
   DType dtype = DType::float32;
@@ -297,7 +314,7 @@ struct Program {
   std::vector<Record> records;
 };
 
-// ClipNorm sums squares in blocks of this many elements, whatever the number of threads.
+// ClipNorm and Penalize add up blocks of this many elements, whatever the number of threads.
 constexpr std::int64_t norm_block = 4096;
 
 }  // namespace fastmlp

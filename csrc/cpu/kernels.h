@@ -91,6 +91,9 @@ struct Kernels {
   // out[j] = sum of x[i][j] over i, in ascending order
   void (*column_sum)(T* out, Rows<const T> x, std::int64_t rows, std::int64_t cols);
   double (*sum_of_squares)(const T* x, std::int64_t size);
+  // sums = of |w| and of w^2, where wanted; gradient, where wanted, += the penalty's derivative
+  void (*penalize)(T* gradient, double* sums, const T* weights, std::int64_t size,
+                   const Penalty& penalty);
   // The element at (row, col) of the whole array has the number (first_row + row) * cols + col.
   void (*dropout)(Rows<T> y, Rows<const T> x, std::int64_t first_row, std::int64_t rows,
                   std::int64_t cols, const DropoutMask& mask);

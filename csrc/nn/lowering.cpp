@@ -96,6 +96,11 @@ class Lowering {
         emit(BeginUpdate{*options_.update});
         update();
         break;
+      case Section::penalty:
+        for (const Layer& layer : layers_)
+          if (const auto* dense = std::get_if<Dense>(&layer)) penalize(*dense);
+        emit_kept_back();
+        break;
     }
     program_.dtype = network_.dtype();
     program_.replicas = network_.replicas();
@@ -182,7 +187,7 @@ class Lowering {
       widths_.push_back(width);
       widest = std::max(widest, width);
     }
-    if (options_.section == Section::update) return;
+    if (options_.section == Section::update || options_.section == Section::penalty) return;
     if (keep_) {
       values_.push_back(allocate(network_.features()));
       for (std::size_t i = 0; i < layers_.size(); ++i) {
@@ -349,6 +354,7 @@ class Lowering {
   bool dense_backward(const Dense& dense, std::size_t i, const Operand& g, bool input_gradient) {
     MatMul kernel{network_.operand(dense.layer, "kernel", gradients), values_[i], g, true, false};
     keep_back(kernel);
+    penalize(dense);
     if (dense.use_bias) keep_back(ColumnSum{network_.operand(dense.layer, "bias", gradients), g});
     if (!input_gradient) return false;
     MatMul product{gradients_[i], g, network_.operand(dense.layer, "kernel", parameters), false,
@@ -364,6 +370,34 @@ class Lowering {
     return i > 0 && ending_activation(layers_[i - 1]);
   }
 
+  // Its value where the section tells of it, and its gradient where there are gradients.
+  void penalize(const Dense& dense) {
+    if (!dense.penalty) return;
+    auto as_row = [&](int buffer) {  // padding is zero, which costs nothing and stays zero
+      Operand kernel = network_.operand(dense.layer, "kernel", buffer);
+      kernel.cols = kernel.row_stride = kernel.rows * kernel.row_stride;
+      kernel.rows = 1;
+      return kernel;
+    };
+    Penalize record{{}, {}, as_row(parameters), dense.penalty};
+    if (options_.section != Section::penalty) record.gradient = as_row(gradients);
+    if (options_.section != Section::backward)
+      record.partial = allocate_numbers(2 * blocks_of(record.weights.cols));
+    keep_back(record);
+  }
+
+  static std::int64_t blocks_of(std::int64_t elements) {
+    return (elements + norm_block - 1) / norm_block;
+  }
+
+  // A row of float64 in the workspace.
+  Operand allocate_numbers(std::int64_t count) {
+    Operand numbers{Buffer::workspace, 0, 1, count, count, 0, DType::float64};
+    numbers.offset = workspace_ * size_of(network_.dtype()) / 8;
+    workspace_ += (count * 8 + 63) / 64 * 64 / size_of(network_.dtype());
+    return numbers;
+  }
+
   std::size_t first_with_parameters() const {
     std::size_t i = 0;
     while (i < layers_.size() && !std::holds_alternative<Dense>(layers_[i])) ++i;
@@ -375,10 +409,7 @@ class Lowering {
     const std::int64_t n = network_.parameters();
     auto flat = [&](int buffer) { return Operand{buffer, 0, 1, n, n, n, network_.dtype()}; };
     if (rule.clip_norm != 0) {
-      const std::int64_t blocks = (n + norm_block - 1) / norm_block;
-      Operand partial{Buffer::workspace, 0, 1, blocks, blocks, 0, DType::float64};
-      partial.offset = workspace_ * size_of(network_.dtype()) / 8;
-      workspace_ += (blocks * 8 + 63) / 64 * 64 / size_of(network_.dtype());
+      const Operand partial = allocate_numbers(blocks_of(n));
       emit(ClipNorm{flat(gradients), partial, rule.clip_norm});
     }
     ApplyUpdate apply{flat(parameters), flat(gradients), {}, rule};

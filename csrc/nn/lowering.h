@@ -17,7 +17,8 @@ enum class Section {
   backward,  // output_gradient -> gradients and input_gradient
   train,     // whole steps: gather, forward, loss, metrics, backward, update
   evaluate,  // input and target -> the sums of loss and metrics
-  update     // gradients -> parameters
+  update,    // gradients -> parameters
+  penalty    // parameters -> StepState.penalty, as of one row
 };
 
 struct PlanOptions {

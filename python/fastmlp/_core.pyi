@@ -181,7 +181,7 @@ class Network:
         loss_parameter: float = 0.0,
         loss_sum: bool = False,
     ) -> Plan:
-        """Sections: infer, forward, backward, train, evaluate, update (csrc/nn/lowering.h)."""
+        """Sections: infer, forward, backward, train, evaluate, update, penalty (nn/lowering.h)."""
 
 class Plan:
     @property

@@ -59,6 +59,7 @@ class Engine:
         widest = max([features, *(stage.get("units", 0) for stage in stages)])
         self.chunk_rows = max(_CHUNK_ELEMENTS // widest, _CHUNK_ROWS)
         self.outputs: int = self.network.outputs
+        self._penalised = any(stage.get("l1") or stage.get("l2") for stage in stages)
         self.parameters = self._zeros()
         self.state = device.step_states(self.replicas)
         self.state["seed"] = np.array(self.seeds, np.uint64)
@@ -242,6 +243,16 @@ class Engine:
         sums = state["sums"][:, : 1 + len(metrics)]
         return sums if self.lead else sums[0]
 
+    def penalty(self) -> Any:
+        """Return what the weights add to the loss; an array where networks have a dimension."""
+        state = self.device.step_states(self.replicas)
+        if self._penalised:
+            plan = self._plan("penalty", 1)
+            arguments = self._private_arguments(plan)
+            arguments["step_state"] = state
+            plan.run(arguments, 1)
+        return self._figure(state, "penalty")
+
     # ---- the open box
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -364,15 +375,25 @@ class Engine:
         return self.state["sums"] if self.lead else self.state["sums"][0]
 
     @property
+    def penalties(self) -> Any:
+        """Sum over the rows seen in this epoch, of the penalty at each row's step."""
+        return self._figure(self.state, "penalty")
+
+    @property
     def learning_rate(self) -> Any:
         """The learning rate of the last update; an array where networks have a dimension."""
-        rates = self.state["learning_rate"]
-        return rates.copy() if self.lead else float(rates[0])
+        return self._figure(self.state, "learning_rate")
+
+    def _figure(self, state: Any, field: str) -> Any:
+        """Read one number of a state; an array where networks have a dimension."""
+        values = state[field]
+        return values.copy() if self.lead else float(values[0])
 
     def begin_epoch(self) -> None:
         """Go back to the first row and forget the sums."""
         self.state["row"] = 0
         self.state["sums"] = 0
+        self.state["penalty"] = 0
         self.state["not_finite"] = 0
 
 

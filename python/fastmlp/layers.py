@@ -114,6 +114,9 @@ class Dense(Layer):
     use_bias : bool, default True
     kernel_initializer : str, Initializer or callable, default "he_normal"
     bias_initializer : str, Initializer or callable, default "zeros"
+    l1, l2 : float, default 0
+        Penalties on the kernel: ``l1 * sum(abs(kernel)) + l2 * sum(kernel**2)`` is part of the
+        loss, as by Keras's regularizers, in its gradient and in every figure called "loss".
 
     Attributes
     ----------
@@ -127,7 +130,8 @@ class Dense(Layer):
     Raises
     ------
     TypeError, ValueError
-        If `units` is no positive integer, or a name is unknown.
+        If `units` is no positive integer, a name is unknown, or a penalty is negative or not
+        finite.
 
     Examples
     --------
@@ -144,9 +148,13 @@ class Dense(Layer):
     use_bias: bool = True
     kernel_initializer: Initial = "he_normal"
     bias_initializer: Initial = "zeros"
+    l1: float = 0.0
+    l2: float = 0.0
 
     def __post_init__(self) -> None:
         self.units = check_integer("Dense: units", self.units, at_least=1)
+        self.l1 = check_number("Dense: l1", self.l1, at_least=0)
+        self.l2 = check_number("Dense: l2", self.l2, at_least=0)
         _activation_stages(self.activation)
         for name in ("kernel_initializer", "bias_initializer"):
             given = getattr(self, name)
@@ -165,6 +173,7 @@ class Dense(Layer):
 
     def _stages(self) -> list[Stage]:
         dense = {"kind": "dense", "units": self.units, "use_bias": self.use_bias}
+        dense |= {"l1": self.l1, "l2": self.l2}
         return [dense, *_activation_stages(self.activation)]
 
     @property

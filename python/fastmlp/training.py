@@ -136,6 +136,7 @@ class _Sums:
         self.own = [i for i, metric in enumerate(metrics) if not metric.native]
         self.rows = 0
         self.loss: Any = 0.0  # as the totals: of an ensemble, an array of a number each
+        self.penalty: Any = 0.0  # of the weights; always averaged over rows
         self.totals: list[Any] = [0.0] * len(metrics)
 
     @property
@@ -143,9 +144,9 @@ class _Sums:
         """What the core is asked to sum, after the loss."""
         return [name for metric in self.metrics if (name := metric.native)]
 
-    def take(self, rows: int, sums: Any) -> None:
+    def take(self, rows: int, sums: Any, penalty: Any) -> None:
         """Replace the native sums by those over the rows so far: (sums,) or (networks, sums)."""
-        self.rows = rows
+        self.rows, self.penalty = rows, penalty
         self.loss, *totals = sums.tolist() if sums.ndim == 1 else sums.T.copy()
         for i, total in zip(self.native, totals, strict=False):
             self.totals[i] = total
@@ -162,7 +163,9 @@ class _Sums:
         rows = max(self.rows, 1)
         loss = self.loss if self.reduction == "sum" else self.loss / rows
         averages = zip(self.metrics, self.totals, strict=True)
-        return {"loss": loss} | {m.name: _finish(m, t / rows) for m, t in averages}
+        return {"loss": loss + self.penalty / rows} | {
+            m.name: _finish(m, t / rows) for m, t in averages
+        }
 
 
 def _finish(metric: Metric, mean: Any) -> Any:
@@ -243,13 +246,14 @@ class _Steps:
         made = self.engine.train(plan, len(self.data), steps, seconds)
         if self.engine.stopped:
             raise _NotFinite(made)
-        sums.take(int(self.engine.state["row"][0]), self.engine.sums)
+        sums.take(int(self.engine.state["row"][0]), self.engine.sums, self.engine.penalties)
         return made
 
     def _python_step(self, batch: _Data, sums: _Sums) -> int:
         """Make one step with a loss of one's own: the open box."""
         prediction = self.engine.forward(batch.x, True)
         value, grad = call_loss(self.loss, prediction, batch.target, batch.weight)
+        value += self.engine.penalty()
         if not isfinite(value):
             self.engine.state["forward"] -= 1
             raise _NotFinite(0)
@@ -462,10 +466,11 @@ def _figures(model: Model[Any], data: _Data, chunk: int | None) -> dict[str, Any
     sums = _Sums(model.metrics, loss.reduction)
     if loss.native:
         totals = engine.evaluate(data.x, data.target, data.weight, loss, sums.native_names, chunk)
-        sums.take(len(data), totals)
+        sums.take(len(data), totals, 0.0)
         logs = sums.logs()
     else:
         logs = {"loss": call_loss(loss, engine.infer(data.x, chunk), data.target, data.weight)[0]}
+    logs["loss"] = logs["loss"] + engine.penalty()
     needed = [m for m in model.metrics if m.native is None or not loss.native]
     if needed:
         prediction = engine.infer(data.x, chunk)
