@@ -245,12 +245,13 @@ class Engine:
 
     def penalty(self) -> Any:
         """Return what the weights add to the loss; an array where networks have a dimension."""
+        if not self._penalised:  # nor is a GPU waited for
+            return np.zeros(self.replicas) if self.lead else 0.0
+        plan = self._plan("penalty", 1)
+        arguments = self._private_arguments(plan)
         state = self.device.step_states(self.replicas)
-        if self._penalised:
-            plan = self._plan("penalty", 1)
-            arguments = self._private_arguments(plan)
-            arguments["step_state"] = state
-            plan.run(arguments, 1)
+        arguments["step_state"] = state
+        plan.run(arguments, 1)
         return self._figure(state, "penalty")
 
     # ---- the open box
@@ -377,7 +378,7 @@ class Engine:
     @property
     def penalties(self) -> Any:
         """Sum over the rows seen in this epoch, of the penalty at each row's step."""
-        return self._figure(self.state, "penalty")
+        return self._figure(self.state, "penalty") if self._penalised else 0.0
 
     @property
     def learning_rate(self) -> Any:
