@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
         lambda x, a: normal_distribution(x) + x * np.exp(-x * x / 2) / SQRT_2_PI,
     ),
     "tanh": (lambda x, a: np.tanh(x), lambda x, a: 1 - np.tanh(x) ** 2),
+    "step": (lambda x, a: np.heaviside(x, 0), lambda x, a: np.zeros_like(x)),
 }
 
 DEFAULT_PARAMETER = {"leaky_relu": 0.01, "elu": 1.0, "swish": 1.0}
@@ -111,9 +113,12 @@ def one_hot(labels: Array, classes: int, dtype: np.dtype | type = np.float64) ->
 # Losses: per row, and the derivative of each row's loss by that row's prediction.
 
 
-def _cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:
+def _cross_entropy(
+    logits: Array, target: Array, label_smoothing: float = 0.0
+) -> tuple[Array, Array]:
     if target.ndim == 1:
         target = one_hot(target, logits.shape[1], logits.dtype)
+    target = (1 - label_smoothing) * target + label_smoothing / logits.shape[1]
     # A row of class probabilities may sum to something else than 1; then so does its weight.
     total = target.sum(axis=1, keepdims=True)
     return -(target * log_softmax(logits)).sum(axis=1), total * softmax(logits) - target
@@ -136,11 +141,32 @@ def _mae(prediction: Array, target: Array) -> tuple[Array, Array]:
     return np.abs(d).mean(axis=1), np.sign(d) / d.shape[1]
 
 
+def _huber(prediction: Array, target: Array, delta: float = 1.0) -> tuple[Array, Array]:
+    d = prediction - target
+    size = np.abs(d)
+    rows = np.where(size <= delta, d * d / 2, delta * (size - delta / 2)).mean(axis=1)
+    return rows, np.clip(d, -delta, delta) / d.shape[1]
+
+
+def _hinge(prediction: Array, target: Array) -> tuple[Array, Array]:
+    missing = 1 - target * prediction
+    return np.maximum(missing, 0).mean(axis=1), np.where(missing > 0, -target, 0) / target.shape[1]
+
+
+def _perceptron(prediction: Array, target: Array) -> tuple[Array, Array]:
+    agreement = target * prediction
+    rows = np.maximum(-agreement, 0).mean(axis=1)
+    return rows, np.where(agreement <= 0, -target, 0) / target.shape[1]
+
+
 LOSSES = {
     "cross_entropy": _cross_entropy,
     "binary_cross_entropy": _binary_cross_entropy,
     "mse": _mse,
     "mae": _mae,
+    "huber": _huber,
+    "hinge": _hinge,
+    "perceptron": _perceptron,
 }
 
 # A network that ends in this activation is trained on what stands before it.
@@ -148,12 +174,23 @@ MATCHING_ENDING = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"
 
 
 def loss(
-    name: str, prediction: Array, target: Array, sample_weight: Array | None = None
+    name: str,
+    prediction: Array,
+    target: Array,
+    sample_weight: Array | None = None,
+    reduction: str = "mean",
+    **settings: float,
 ) -> tuple[float, Array]:
-    """Mean over the batch of weight * loss of each row, and its derivative by the prediction."""
-    rows, gradient = LOSSES[name](prediction, target)
+    """Mean over the batch of weight * loss of each row, and its derivative by the prediction.
+
+    Or the sum, over rows and outputs.
+    """
+    rows, gradient = LOSSES[name](prediction, target, **settings)
     weight = np.ones(len(rows)) if sample_weight is None else sample_weight
-    return float((weight * rows).mean()), gradient * weight[:, None] / len(rows)
+    value, gradient = float((weight * rows).mean()), gradient * weight[:, None] / len(rows)
+    elements = len(rows) if name == "cross_entropy" else prediction.size
+    scale = elements if reduction == "sum" else 1
+    return scale * value, scale * gradient
 
 
 def random_target(rng: np.random.RandomState, loss: str, rows: int, outputs: int) -> Array:
@@ -162,7 +199,14 @@ def random_target(rng: np.random.RandomState, loss: str, rows: int, outputs: int
         return rng.randint(outputs, size=rows)
     if loss == "binary_cross_entropy":
         return rng.randint(2, size=(rows, outputs)).astype(float)
+    if loss in ("hinge", "perceptron"):
+        return 2.0 * rng.randint(2, size=(rows, outputs)) - 1
     return rng.standard_normal((rows, outputs))
+
+
+def penalty(w: Array, l1: float, l2: float) -> tuple[float, Array]:
+    """What the weights add to the loss, as Keras's regularizers do, and its derivative."""
+    return float(l1 * np.abs(w).sum() + l2 * (w * w).sum()), l1 * np.sign(w) + 2 * l2 * w
 
 
 # Networks: a list of dense layers.
@@ -265,6 +309,40 @@ class Adam:
             v_max[...] = np.maximum(v_max, v)
             second = (v_max if self.amsgrad else v) / (1 - b2**self.steps)
             p -= self.learning_rate / (1 - b1**self.steps) * m / (np.sqrt(second) + self.epsilon)
+
+
+@dataclass
+class RMSprop:
+    """Hinton and Tieleman 2012, in PyTorch's form; centered: Graves 2013, arXiv:1308.0850."""
+
+    learning_rate: float = 0.01
+    alpha: float = 0.99
+    momentum: float = 0.0
+    epsilon: float = 1e-8
+    centered: bool = False
+    weight_decay: float = 0.0
+    moments: list[tuple[Array, Array, Array]] = field(default_factory=list)
+
+    def step(self, parameters: Sequence[Array], gradients: Sequence[Array]) -> None:
+        self.moments = self.moments or [
+            (np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)) for p in parameters
+        ]
+        for p, g, (square, mean, velocity) in zip(parameters, gradients, self.moments):
+            g = g + self.weight_decay * p
+            square[...] = self.alpha * square + (1 - self.alpha) * g * g
+            mean[...] = self.alpha * mean + (1 - self.alpha) * g
+            variance = np.maximum(square - mean * mean, 0) if self.centered else square
+            velocity[...] = self.momentum * velocity + g / (np.sqrt(variance) + self.epsilon)
+            p -= self.learning_rate * velocity
+
+
+def optimizer(name: str, **settings: Any) -> SGD | Adam | RMSprop:
+    """The update of fastmlp's class of that name."""
+    if name == "SGD":
+        return SGD(**settings)
+    if name == "RMSprop":
+        return RMSprop(**settings)
+    return Adam(**settings, decoupled=name == "AdamW")
 
 
 # ---- normalisation: statistics are (biased) means over the batch, or over each row

@@ -54,6 +54,7 @@ OPTIMIZERS = {
     "momentum": lambda: fm.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adam": lambda: fm.Adam(0.01, amsgrad=True, clip_norm=0.5),
     "adamw": lambda: fm.AdamW(0.01, clip_value=0.01),
+    "rmsprop": lambda: fm.RMSprop(0.01, momentum=0.5, centered=True),
     "schedule": lambda: fm.Adam(fm.schedules.WarmUp(fm.schedules.CosineDecay(0.02, 10), 3)),
 }
 SETTINGS = {
@@ -153,7 +154,14 @@ def test_train_on_batch_and_the_open_box_give_the_bits_of_single_runs(dtype):
 
 def test_every_loss_and_metric_of_the_core_gives_the_figures_of_single_runs(dtype):
     targets = rng.uniform(size=(45, 3))
-    for loss, ending in (("mse", "sigmoid"), ("mae", None), ("binary_cross_entropy", "sigmoid")):
+    for loss, ending in (
+        ("mse", "sigmoid"),
+        ("mae", None),
+        ("binary_cross_entropy", "sigmoid"),
+        (fm.losses.Huber(0.25), None),
+        (fm.losses.MSE(reduction="sum"), None),
+        (fm.losses.CrossEntropy(label_smoothing=0.1), "softmax"),
+    ):
         model = fm.Sequential([fm.Dense(8, "relu"), fm.Dense(3, ending)], seed=4, dtype=dtype)
         model.compile("adam", loss, metrics=["mae", "rmse", "accuracy"])
         ensemble = fm.Ensemble(model, 2)

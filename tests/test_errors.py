@@ -211,7 +211,8 @@ CALLS = {
     "fit: verbose": (lambda m: m.fit(X, LABELS, verbose="loud"), ValueError, "verbose.*loud"),
     # Names.
     "compile: optimizer": (
-        lambda m: m.compile("adm", "mse"), ValueError, r"optimizer.*'adm'.*adam, adamw, sgd.*'adam'"
+        lambda m: m.compile("adm", "mse"),
+        ValueError, r"optimizer.*'adm'.*adam, adamw, rmsprop, sgd.*'adam'",
     ),
     "compile: loss": (
         lambda m: m.compile("adam", "cros_entropy"), ValueError, "loss.*'cros_entropy'.*'cross_"
@@ -220,6 +221,12 @@ CALLS = {
         lambda m: m.compile("adam", "mse", ["acuracy"]), ValueError, "metric.*acuracy.*'accuracy'"
     ),
     "compile: a class": (lambda m: m.compile(fm.Adam, "mse"), TypeError, "Adam"),
+    "compile: a class for a loss": (
+        lambda m: m.compile("adam", fm.losses.Huber), TypeError, "loss.*class Huber"
+    ),
+    "compile: a loss's setting": (
+        lambda m: m.compile("adam", fm.losses.Huber(-1)), ValueError, "huber: delta.*-1"
+    ),
     "compile: a number for a loss": (lambda m: m.compile("adam", 3), TypeError, "loss.*"),
     "compile: an optimizer of another model": (
         lambda m: m.compile(OTHER.optimizer, "mse"), RuntimeError, "another model"

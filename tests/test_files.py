@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ OPTIMIZERS = {
     "nesterov": lambda: fm.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
     "adam": lambda: fm.Adam(0.01, betas=(0.8, 0.99), clip_norm=0.5),
     "amsgrad": lambda: fm.AdamW(0.01, weight_decay=0.1, amsgrad=True),
+    "rmsprop": lambda: fm.RMSprop(0.01, alpha=0.9, momentum=0.5, centered=True),
     "schedule": lambda: fm.Adam(
         fm.schedules.WarmUp(fm.schedules.StepDecay(0.05, every=7, factor=0.5), steps=5)
     ),
@@ -75,6 +77,31 @@ def test_training_goes_on_as_if_it_had_never_stopped(optimizer, path, dtype, dev
     assert history.epoch == [2, 3, 4]
     assert history.history == {key: values[2:] for key, values in expected.items()}
     assert_same_bits(resumed.get_weights(), whole.get_weights())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        fm.losses.CrossEntropy(label_smoothing=0.1),
+        fm.losses.Huber(delta=2.0, reduction="sum"),
+        fm.losses.MSE(reduction="sum"),
+        fm.losses.Hinge(),
+    ],
+    ids=repr,
+)
+def test_the_settings_of_a_loss_come_back(loss, path):
+    y = LABELS if loss.name == "cross_entropy" else np.eye(3)[LABELS]
+    model = fm.Sequential([fm.Dense(3)], seed=7)
+    model.compile("sgd", loss)
+    score = model.evaluate(X, y)
+    model.save(path)
+    ensemble = fm.Ensemble(model, 2)
+    ensemble.save(path.with_name("ensemble"))
+    twins = [fm.load(path), copy.deepcopy(model)]
+    for twin in (*twins, fm.Ensemble.load(path.with_name("ensemble")), ensemble[1]):
+        assert twin.loss == loss
+    for twin in twins:
+        assert twin.evaluate(X, y) == score
 
 
 def test_saving_changes_nothing(path):
@@ -270,6 +297,17 @@ DAMAGE = {
 @pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_header(change, path, saved):
     refuses(path, with_header(saved, change))
+
+
+def test_a_file_that_only_names_its_loss_can_be_read(path, saved):
+    def rename(header):  # as files were before losses had settings
+        description = json.loads(header["__metadata__"]["fastmlp"])
+        assert description["loss"]["class"] == "CrossEntropy"
+        description["loss"] = "cross_entropy"
+        header["__metadata__"]["fastmlp"] = json.dumps(description)
+
+    path.write_bytes(with_header(saved, rename))
+    assert fm.load(path).loss == fm.losses.CrossEntropy()
 
 
 def test_an_unknown_layer_is_named_and_nothing_is_imported(path, saved):

@@ -82,6 +82,9 @@ LAYERS = {
     "sigmoid": [fm.Dense(7), fm.Sigmoid()],
     "tanh": [fm.Dense(7), fm.Tanh()],
     "gelu": [fm.Dense(7), fm.GELU()],
+    "leaky relu": [fm.Dense(7), fm.LeakyReLU(0.2)],
+    "elu": [fm.Dense(7), fm.ELU(0.5)],
+    "swish": [fm.Dense(7), fm.Swish(1.5), fm.Dense(2), fm.Swish(-0.5)],
     "softmax": [fm.Dense(7), fm.Softmax()],
     "softmax inside": [fm.Dense(7, "softmax"), fm.Dense(3)],
     "softmax first": [fm.Softmax(), fm.Dense(3)],
@@ -161,6 +164,9 @@ def test_dropout_between_layers(device):
 ENDINGS = {
     "mse": (None, "softmax", "sigmoid", "tanh", "silu"),
     "mae": (None, "softmax", "sigmoid"),
+    "huber": (None, "softmax", "tanh"),
+    "hinge": (None, "tanh"),
+    "perceptron": (None, "tanh"),
     "cross_entropy": (None, "softmax"),
     "binary_cross_entropy": (None, "sigmoid"),
 }

@@ -175,6 +175,7 @@ LIMITS = {
     "softplus": (0, 0, 1e4, np.inf),
     "sigmoid": (0, 0, 1, 1),
     "tanh": (-1, -1, 1, 1),
+    "step": (0, 0, 1, 1),
 }
 
 
@@ -367,6 +368,38 @@ def test_adam_update(settings, size, dtype):
         np.testing.assert_allclose(got, expected, rtol=0, atol=32 * np.finfo(dtype).eps)
 
 
+RMSPROP = [
+    {},
+    {"alpha": 0.5, "momentum": 0.9},
+    {"alpha": 0.5, "centered": True, "epsilon": 0.1},
+    {"alpha": 0.6, "momentum": 0.5, "centered": True, "epsilon": 0.1, "weight_decay": 0.1},
+]
+
+
+@pytest.mark.parametrize("size", [1, 7, 33, 257, 0])
+@pytest.mark.parametrize("settings", RMSPROP, ids=str)
+def test_rmsprop_update(settings, size, dtype):
+    p = normal(size, dtype=dtype)
+    v, mean, velocity = (np.zeros(size, dtype) for _ in range(3))
+    exact, stepper = [p.astype("float64")], ref.RMSprop(learning_rate=0.1, **settings)
+    for step in range(4):
+        g = normal(size, dtype=dtype, seed=step + 1)
+        K.rmsprop_update(p, g, v, mean, velocity, learning_rate=0.1, **settings)
+        stepper.step(exact, [g.astype("float64")])
+    np.testing.assert_allclose(p, exact[0], rtol=0, atol=64 * np.finfo(dtype).eps)
+    used = (True, settings.get("centered"), settings.get("momentum"))
+    for got, expected, touched in zip((v, mean, velocity), stepper.moments[0], used):
+        if touched:
+            np.testing.assert_allclose(
+                got,
+                expected,
+                rtol=1e-5 if dtype == "float32" else 1e-13,
+                atol=64 * np.finfo(dtype).eps,
+            )
+        else:
+            assert not got.any()
+
+
 def test_updates_pass_nan_on():
     p, g = np.ones(19, "float32"), np.ones(19, "float32")
     g[13] = np.nan
@@ -375,6 +408,9 @@ def test_updates_pass_nan_on():
     assert np.flatnonzero(np.isnan(p)).tolist() == [13]
     p, m, v = np.ones(19, "float32"), np.zeros(19, "float32"), np.zeros(19, "float32")
     K.adam_update(p, g, m, v, step=1)
+    assert np.flatnonzero(np.isnan(p)).tolist() == [13]
+    p, v, mean = np.ones(19, "float32"), np.zeros(19, "float32"), np.zeros(19, "float32")
+    K.rmsprop_update(p, g, v, mean, centered=True)
     assert np.flatnonzero(np.isnan(p)).tolist() == [13]
 
 
@@ -471,6 +507,15 @@ def test_adam_update_refuses_what_it_cannot_write_to(name):
         arrays[name] = change(arrays[name])
         with pytest.raises(error, match="adam_update"):
             K.adam_update(*arrays.values(), step=1)
+
+
+@pytest.mark.parametrize("name", ["p", "v", "mean", "velocity"])
+def test_rmsprop_update_refuses_what_it_cannot_write_to(name):
+    for change, error in ((read_only, ValueError), (np.float64, TypeError), (list, TypeError)):
+        arrays = {key: np.abs(normal(7)) for key in ("p", "g", "v", "mean", "velocity")}
+        arrays[name] = change(arrays[name])
+        with pytest.raises(error, match="rmsprop_update"):
+            K.rmsprop_update(*arrays.values(), momentum=0.9, centered=True)
 
 
 # The machine.
@@ -585,6 +630,18 @@ BAD_CALLS = {
     "sgd shapes": (lambda: K.sgd_update(normal(3), normal(4)), ValueError, "sgd_update.*3.*4"),
     "sgd velocity": (
         lambda: K.sgd_update(normal(3), normal(3), momentum=0.9), ValueError, "sgd_update.*velocity"
+    ),
+    "rmsprop alpha": (
+        lambda: K.rmsprop_update(normal(3), normal(3), normal(3), alpha=1.0),
+        ValueError, "rmsprop_update: alpha.*below 1",
+    ),
+    "rmsprop mean": (
+        lambda: K.rmsprop_update(normal(3), normal(3), normal(3), centered=True),
+        ValueError, "rmsprop_update: centered needs a mean",
+    ),
+    "rmsprop velocity": (
+        lambda: K.rmsprop_update(normal(3), normal(3), normal(3), momentum=0.9),
+        ValueError, "rmsprop_update: momentum needs a velocity",
     ),
     "permutation": (lambda: K.permutation(-1, 0, 0), ValueError, "-1|negative"),
     "random kind": (lambda: K.random_uniform((3,), "int32"), (TypeError, ValueError), "int32"),

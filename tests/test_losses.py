@@ -47,6 +47,185 @@ def test_loss_and_gradient(name, shape, weighted, dtype):
     np.testing.assert_allclose(gradient, exact_gradient, rtol=0, atol=16 * eps * scale)
 
 
+SETTINGS = [
+    ("cross_entropy", {"label_smoothing": 0.1}),
+    ("cross_entropy", {"label_smoothing": 1.0, "reduction": "sum"}),
+    ("huber", {"delta": 2.5}),
+    ("huber", {"delta": 0.5, "reduction": "sum"}),
+    *((name, {"reduction": "sum"}) for name in LOSSES),
+]
+SETTING_IDS = [f"{name}-" + "-".join(map(str, s.values())) for name, s in SETTINGS]
+CLASSES = {
+    "cross_entropy": fm.losses.CrossEntropy,
+    "binary_cross_entropy": fm.losses.BinaryCrossEntropy,
+    "mse": fm.losses.MSE,
+    "mae": fm.losses.MAE,
+    "huber": fm.losses.Huber,
+    "hinge": fm.losses.Hinge,
+    "perceptron": fm.losses.Perceptron,
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name, settings", SETTINGS, ids=SETTING_IDS)
+def test_settings(name, settings, shape, weighted, dtype):
+    prediction, target = example(name, *shape, dtype)
+    targets = [target]
+    if name == "cross_entropy":  # rows of class probabilities, some of whose sums are not 1
+        soft = np.random.RandomState(2).uniform(size=prediction.shape)
+        soft[1:] /= soft[1:].sum(axis=1, keepdims=True)
+        targets += [ref.one_hot(target, prediction.shape[1], dtype), soft.astype(dtype)]
+    weight = np.random.RandomState(1).uniform(0, 2, shape[0]).astype(dtype) if weighted else None
+    eps = float(np.finfo(dtype).eps)
+    for given in targets:
+        loss, gradient = FUNCTIONS[name](prediction, given, weight, **settings)
+        exact, exact_gradient = ref.loss(
+            name, *map(doubled, (prediction, given, weight)), **settings
+        )
+        assert loss == pytest.approx(exact, rel=16 * eps)
+        scale = 1 if settings.get("reduction") == "sum" else 1 / len(prediction)
+        scale = max(scale, np.abs(exact_gradient).max())
+        np.testing.assert_allclose(gradient, exact_gradient, rtol=0, atol=16 * eps * scale)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("name, settings", SETTINGS, ids=SETTING_IDS)
+def test_settings_in_training(name, settings, weighted, device):
+    """An object with the settings trains as its function does in an open-box loop."""
+    rng = np.random.RandomState(3)
+    x, y = rng.standard_normal((21, 5)), ref.random_target(rng, name, 21, 3)
+    weight = rng.uniform(0, 2, 21) if weighted else None
+    results = []
+    for native in (True, False):
+        model = fm.Sequential(
+            [fm.Dense(7, "tanh"), fm.Dense(3)], seed=1, dtype="float64", device=device
+        )
+        optimizer = fm.SGD(0.01)
+        model.compile(optimizer, CLASSES[name](**settings))
+        if native:
+            losses = [model.train_on_batch(x, y, weight) for _ in range(3)]
+        else:
+            losses = []
+            for _ in range(3):
+                loss, gradient = FUNCTIONS[name](model.forward(x), y, weight, **settings)
+                model.backward(gradient)
+                optimizer.step(model)
+                losses.append(loss)
+        results.append((losses, model.get_weights(), model.evaluate(x, y, sample_weight=weight)))
+    (losses, weights, score), (own_losses, own_weights, own_score) = results
+    np.testing.assert_allclose(losses, own_losses, rtol=1e-13)
+    assert_same_bits(weights, own_weights)
+    assert score == own_score
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_sum_is_over_all_elements_of_batch_epoch_and_data(name, device):
+    rng = np.random.RandomState(4)
+    x, y = rng.standard_normal((21, 5)), ref.random_target(rng, name, 21, 3)
+    model = fm.Sequential([fm.Dense(3)], seed=1, dtype="float64", device=device)
+    model.compile(fm.SGD(0.0), CLASSES[name](reduction="sum"), metrics=["accuracy"])
+    parts = [model.train_on_batch(x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16)]
+    score = model.evaluate(x, y, batch_size=8)
+    assert score["loss"] == pytest.approx(sum(parts), rel=1e-13)
+    history = model.fit(x, y, batch_size=8, epochs=1, validation_data=(x, y), verbose=0).history
+    assert history["loss"] == pytest.approx([score["loss"]], rel=1e-13)
+    assert history["val_loss"] == pytest.approx([score["loss"]], rel=1e-13)
+    assert history["accuracy"] == pytest.approx([score["accuracy"]])  # still a mean
+    exact, _ = ref.loss(name, model.predict(x), y, reduction="sum")
+    assert score["loss"] == pytest.approx(exact, rel=1e-13)
+
+
+@pytest.mark.parametrize("name", ["hinge", "perceptron"])
+def test_targets_of_0_and_1_mean_minus_1_and_1(name, device):
+    prediction, target = example(name, 9, 3)
+    expected = FUNCTIONS[name](prediction, target)
+    for zeros_and_ones in (target > 0, (target > 0).astype("int64"), (target + 1) / 2):
+        got = FUNCTIONS[name](prediction, zeros_and_ones)
+        assert got[0] == expected[0]
+        assert_same_bits([got[1]], [expected[1]])
+    assert FUNCTIONS[name](prediction, np.ones((9, 3)))[0] > 0  # all of them 1: either way
+
+
+@pytest.mark.parametrize("ending", [None, "tanh", "step"])
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("name", ["hinge", "perceptron"])
+def test_accuracy_of_scores_goes_by_their_sign(name, outputs, ending, device):
+    rng = np.random.RandomState(5)
+    x, y = rng.standard_normal((40, 4)), ref.random_target(rng, name, 40, outputs)
+    model = fm.Sequential([fm.Dense(outputs, ending)], seed=1, device=device)
+    model.compile("sgd", name, metrics=["accuracy"])
+    right = ((model.predict(x) > 0) == (y > 0)).mean()
+    assert 0 < right < 1
+    for target in (y, y > 0):
+        assert model.evaluate(x, target)["accuracy"] == pytest.approx(right)
+
+
+def test_class_weights_of_signed_targets_count_classes_0_and_1():
+    rng = np.random.RandomState(6)
+    x, y = rng.standard_normal((20, 4)), ref.random_target(rng, "hinge", 20, 1)
+    models = [fm.Sequential([fm.Dense(1)], seed=1) for _ in range(2)]
+    for model in models:
+        model.compile("sgd", "hinge")
+    models[0].fit(x, y, class_weight={0: 3.0, 1: 0.5}, verbose=0)
+    models[1].fit(x, y, sample_weight=np.where(y[:, 0] > 0, 0.5, 3.0), verbose=0)
+    assert_same_bits(models[0].get_weights(), models[1].get_weights())
+
+
+def test_the_perceptron_learns_by_its_rule(device):
+    """One point at a time, from zeros: w += rho t x where t (w x + b) <= 0, and b += rho t."""
+    rho = 0.25
+    x = np.array([[1.0, 2.0], [-2.0, 1.0], [0.5, -1.0], [1.0, 1.0], [-1.0, -0.5]])
+    y = np.array([1, -1, -1, 1, -1])
+    model = fm.Sequential([fm.Dense(1, kernel_initializer="zeros")], dtype="float64", device=device)
+    model.compile(fm.SGD(rho), "perceptron", metrics=["accuracy"])
+    w, b, mistakes = np.zeros(2), 0.0, 0
+    for row, t in [*zip(x, y)] * 4:
+        if t * (row @ w + b) <= 0:
+            w, b, mistakes = w + rho * t * row, b + rho * t, mistakes + 1
+        model.train_on_batch(row[None], [t])
+        assert model.get_weights()[0].ravel().tolist() == w.tolist()
+        assert model.get_weights()[1].tolist() == [b]
+    assert mistakes > 1
+    assert model.evaluate(x, y)["accuracy"] == 1
+
+
+def test_huber_is_half_of_mse_near_0_and_linear_far_from_it():
+    near, _ = fm.losses.huber([0.5, -0.25], [0.0, 0.0])
+    assert near == fm.losses.mse([0.5, -0.25], [0.0, 0.0])[0] / 2
+    _, gradient = fm.losses.huber([1e30, -1e30, 3.0], [0, 0, 0], delta=3, reduction="sum")
+    assert gradient.tolist() == [3, -3, 3]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_name_an_object_and_a_function_are_one_loss(name):
+    assert fm.losses.get(name) == fm.losses.get(FUNCTIONS[name]) == CLASSES[name]()
+    assert fm.losses.get(CLASSES[name](reduction="sum")) != CLASSES[name]()
+    assert fm.losses.get(name).native
+
+
+BAD_SETTINGS = {
+    "reduction": (lambda: fm.losses.MSE(reduction="none"), ValueError, "mse: reduction.*'none'"),
+    "reduction of a function": (
+        lambda: fm.losses.hinge([1], [1], reduction=None), ValueError, "hinge: reduction.*None"),
+    "smoothing below 0": (
+        lambda: fm.losses.CrossEntropy(-0.1), ValueError, "label_smoothing.*at least 0.*-0"),
+    "smoothing above 1": (
+        lambda: fm.losses.CrossEntropy(1.5), ValueError, "label_smoothing.*at most 1.*1.5"),
+    "smoothing text": (
+        lambda: fm.losses.CrossEntropy("much"), TypeError, "label_smoothing.*'much'"),
+    "delta 0": (lambda: fm.losses.Huber(0), ValueError, "huber: delta.*greater than 0"),
+    "delta infinite": (lambda: fm.losses.Huber(np.inf), ValueError, "huber: delta.*finite"),
+    "a class": (lambda: fm.losses.get(fm.losses.MSE), TypeError, "class MSE"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call, error, says", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
+def test_bad_settings_are_refused_in_words(call, error, says):
+    with pytest.raises(error, match=says):
+        call()
+
+
 @pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "int32", "int64", "uint64", "float32"])
 def test_labels_of_any_integer_kind_and_whole_floats(kind):
     logits, labels = example("cross_entropy", 7, 5)
@@ -76,7 +255,7 @@ def test_class_probabilities():
     np.testing.assert_allclose(gradient, exact_gradient, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", ["binary_cross_entropy", "mse", "mae"])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "cross_entropy"])
 def test_a_vector_is_a_column_of_targets(name):
     prediction, target = example(name, 7, 1)
     expected = FUNCTIONS[name](prediction, target)
@@ -143,6 +322,9 @@ def test_nan_in_the_prediction_gives_nan(name, dtype):
         ("categorical_crossentropy", "cross_entropy"),
         ("binary_crossentropy", "binary_cross_entropy"),
         ("MSE", "mse"),
+        ("Huber", "huber"),
+        ("huber_loss", "huber"),
+        ("Hinge", "hinge"),
     ],
 )
 def test_other_names(alias, name):
@@ -251,6 +433,11 @@ BAD_CALLS = {
     "probability above 1": ("binary_cross_entropy", THREE, np.full((4, 3), 1.5), ValueError,
                             "1.5.* at row 0 is outside 0..1"),
     "one output": ("cross_entropy", THREE[:, :1], [0, 0, 0, 0], ValueError, "binary_cross_entropy"),
+    "hinge target": ("hinge", THREE, [[1, 1, 1], [1, 2, 1], [1, 1, 1], [1, 1, 1]], ValueError,
+                     r"hinge: target \[1.* 2.* 1.*\] at row 1 is not -1 or 1"),
+    "hinge target nan": ("hinge", THREE, np.full((4, 3), np.nan), ValueError, "row 0 is not -1"),
+    "0 beside -1": ("perceptron", THREE, [[1, 1, 1], [1, -1, 1], [1, 0, 1], [1, 1, 1]], ValueError,
+                    "at row 2 is 0 where others are -1"),
     "no rows": ("mse", np.zeros((0, 3)), np.zeros((0, 3)), ValueError, "mse"),
 }  # fmt: skip
 

@@ -21,6 +21,15 @@ SETTINGS = [
     ("Adam", {"learning_rate": 0.1, "betas": (0.5, 0.5), "amsgrad": True}),
     ("AdamW", {"learning_rate": 0.01, "weight_decay": 0.5}),
     ("AdamW", {"learning_rate": 0.01, "weight_decay": 0.5, "amsgrad": True}),
+    ("RMSprop", {"learning_rate": 0.01}),
+    ("RMSprop", {"learning_rate": 0.01, "alpha": 0.5, "momentum": 0.9, "weight_decay": 0.1}),
+    ("RMSprop", {"learning_rate": 0.01, "alpha": 0.5, "centered": True, "epsilon": 1e-3}),
+    ("RMSprop", {"learning_rate": 0.01, "alpha": 0.0}),
+    (
+        "RMSprop",
+        {"learning_rate": 0.01, "alpha": 0.6, "momentum": 0.5, "centered": True, "clip_norm": 0.5},
+    ),
+    ("RMSprop", {"learning_rate": 0.01, "clip_value": 1e-3, "epsilon": 1e-3}),
     ("SGD", {"learning_rate": 0.1, "clip_norm": 0.5}),
     ("SGD", {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.1, "clip_value": 0.05}),
     ("Adam", {"learning_rate": 0.01, "clip_norm": 1e-3, "epsilon": 1e-3}),
@@ -56,10 +65,7 @@ def test_steps_against_the_reference(name, settings, device):
     weights = model.get_weights()
     settings = dict(settings)
     clip = {key: settings.pop(key, None) for key in ("clip_norm", "clip_value")}
-    if name == "SGD":
-        stepper = ref.SGD(**settings)
-    else:
-        stepper = ref.Adam(**settings, decoupled=name == "AdamW")
+    stepper = ref.optimizer(name, **settings)
     for x, dy in zip(X, DY):
         model.forward(x, training=True)
         model.backward(dy)
@@ -154,6 +160,40 @@ def test_a_schedule_is_asked_for_each_step(schedule):
         np.testing.assert_allclose(got, expected, atol=1e-13)
 
 
+KINDS = {
+    "nesterov": lambda rate: fm.SGD(rate, momentum=0.9, nesterov=True),
+    "amsgrad": lambda rate: fm.Adam(rate, betas=(0.5, 0.6), amsgrad=True),
+    "adamw": lambda rate: fm.AdamW(rate, weight_decay=0.1),
+    "rmsprop": lambda rate: fm.RMSprop(rate, alpha=0.9, momentum=0.5, centered=True),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_the_open_box_makes_the_steps_of_fit_bit_for_bit(kind, schedule, dtype, device):
+    x, y = X.reshape(54, 5), rng.standard_normal((54, 3))
+    fitted, stepped = network(dtype, device), network(dtype, device)
+    fitted.compile(kind(schedule), "mse")
+    fitted.fit(x, y, batch_size=9, epochs=2, shuffle=False, verbose=0)
+    optimizer = kind(schedule)
+    for _ in range(2):
+        for first in range(0, 54, 9):
+            rows = slice(first, first + 9)
+            _, gradient = fm.losses.mse(stepped.forward(x[rows], training=True), y[rows])
+            stepped.backward(gradient)
+            optimizer.step(stepped)
+    assert_same_bits(stepped.get_weights(), fitted.get_weights())
+
+
+def test_a_centered_rmsprop_of_one_gradient_stays_finite():
+    # The mean square and the square of the mean are equal but for rounding: no root of less than 0.
+    p, v, mean = np.zeros(1000, "float32"), np.zeros(1000, "float32"), np.zeros(1000, "float32")
+    g = np.random.RandomState(1).standard_normal(1000)
+    for _ in range(50):
+        fm.kernels.rmsprop_update(p, g, v, mean, alpha=0.3, centered=True)
+    assert np.isfinite(p).all()
+
+
 def test_the_learning_rate_can_be_set_between_steps():
     model, optimizer = network(), fm.SGD(0.1)
     weights = model.get_weights()
@@ -172,7 +212,11 @@ def test_a_step_needs_gradients():
         fm.SGD(0.1).step(network())
 
 
-@pytest.mark.parametrize("optimizer", [fm.SGD(0.1, momentum=0.9), fm.Adam()], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [fm.SGD(0.1, momentum=0.9), fm.Adam(), fm.RMSprop()],
+    ids=["sgd", "adam", "rmsprop"],
+)
 def test_an_optimizer_belongs_to_the_first_model_it_steps(optimizer):
     first, second = network(), network()
     for model in (first, second):
@@ -187,7 +231,12 @@ def test_an_optimizer_belongs_to_the_first_model_it_steps(optimizer):
 
 
 def test_names():
-    for name, kind in (("sgd", fm.SGD), ("Adam", fm.Adam), ("ADAMW", fm.AdamW)):
+    for name, kind in (
+        ("sgd", fm.SGD),
+        ("Adam", fm.Adam),
+        ("ADAMW", fm.AdamW),
+        ("rmsprop", fm.RMSprop),
+    ):
         model = network()
         model.compile(name, "mse")
         assert type(model.optimizer) is kind
@@ -198,6 +247,9 @@ def test_defaults():
     assert (sgd.learning_rate, sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.01, 0, False, 0)
     assert (adam.learning_rate, adam.betas, adam.epsilon) == (1e-3, (0.9, 0.999), 1e-8)
     assert (adam.weight_decay, adam.amsgrad) == (0, False)
+    rmsprop = fm.RMSprop()
+    assert (rmsprop.learning_rate, rmsprop.alpha, rmsprop.epsilon) == (0.01, 0.99, 1e-8)
+    assert (rmsprop.momentum, rmsprop.centered, rmsprop.weight_decay) == (0, False, 0)
 
 
 BAD_SETTINGS = {
@@ -209,6 +261,10 @@ BAD_SETTINGS = {
     "negative decay": (lambda: fm.Adam(weight_decay=-1), ValueError, "weight_decay.*-1"),
     "beta of 1": (lambda: fm.Adam(betas=(0.9, 1.0)), ValueError, "betas.*1"),
     "one beta": (lambda: fm.Adam(betas=(0.9,)), ValueError, "betas"),
+    "alpha of 1": (lambda: fm.RMSprop(alpha=1), ValueError, "RMSprop: alpha.*below 1.*1"),
+    "negative alpha": (lambda: fm.RMSprop(alpha=-0.1), ValueError, "RMSprop: alpha.*-0.1"),
+    "rmsprop epsilon": (lambda: fm.RMSprop(epsilon=0), ValueError, "RMSprop: epsilon.*0"),
+    "rmsprop momentum": (lambda: fm.RMSprop(momentum=-1), ValueError, "RMSprop: momentum.*-1"),
     "epsilon of 0": (lambda: fm.Adam(epsilon=0), ValueError, "epsilon.*0"),
     "clip_norm of 0": (lambda: fm.Adam(clip_norm=0), ValueError, "clip_norm.*0"),
     "negative clip_value": (lambda: fm.SGD(clip_value=-1), ValueError, "clip_value.*-1"),

@@ -493,12 +493,36 @@ def test_an_activation_by_any_door(name):
         (fm.Tanh(), np.tanh),
         (fm.Softmax(), ref.softmax),
         (fm.Activation("softmax"), ref.softmax),
+        (fm.GELU(), lambda x: ref.activation("gelu", x)),
+        (fm.LeakyReLU(), lambda x: ref.activation("leaky_relu", x)),
+        (fm.LeakyReLU(0.3), lambda x: ref.activation("leaky_relu", x, 0.3)),
+        (fm.ELU(), lambda x: ref.activation("elu", x)),
+        (fm.ELU(alpha=0.5), lambda x: ref.activation("elu", x, 0.5)),
+        (fm.SELU(), lambda x: ref.activation("selu", x)),
+        (fm.SiLU(), lambda x: ref.activation("silu", x)),
+        (fm.Swish(), lambda x: ref.activation("swish", x)),
+        (fm.Swish(-1.5), lambda x: ref.activation("swish", x, -1.5)),
+        (fm.Softplus(), lambda x: ref.activation("softplus", x)),
+        (fm.Step(), lambda x: ref.activation("step", x)),
     ],
-    ids=["relu", "sigmoid", "tanh", "softmax", "activation softmax"],
+    ids=repr,
 )
 def test_activation_layers(layer, function):
     model = fm.Sequential([layer], dtype="float64")
     np.testing.assert_allclose(model.predict(X), function(X), rtol=1e-13)
+
+
+def test_a_step_lets_no_gradient_through_but_what_follows_it_learns():
+    x, y = np.where(X > 0, 1.0, -1.0), np.where(X[:, :1] > 0, 1.0, -1.0)
+    model = fm.Sequential([fm.Dense(8, "step"), fm.Dense(1)], seed=0)
+    model.build(4)
+    before = model.get_weights()
+    model.compile(fm.SGD(0.1), "perceptron", metrics=["accuracy"])
+    model.fit(x, y, epochs=20, verbose=0)
+    assert_same_bits(model.get_weights()[:2], before[:2])
+    assert (model.get_weights()[2] != before[2]).any()
+    nan = fm.Sequential([fm.Step()]).predict(np.array([[np.nan, -0.0, 1e-30]]))
+    np.testing.assert_array_equal(nan, [[np.nan, 0, 1]])
 
 
 def test_flatten():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_xor():
 
 # Ten steps against PyTorch.
 
-CASES = [cases.case(index) for index in range(cases.ARCHITECTURES)]
+CASES = [cases.case(index) for index in range(cases.CASES)]
 RUNS = [(c, optimizer) for c in CASES for optimizer in c.optimizers]
 
 
@@ -101,11 +102,13 @@ def expected_weights(golden, case: cases.Case, optimizer: str) -> list[np.ndarra
 def test_ten_steps_agree_with_pytorch(case, optimizer, golden, dtype, device):
     kind, arguments = cases.OPTIMIZERS[optimizer]
     units = [bias.size for bias in case.weights[1::2]]
-    layers = [fm.Dense(n, name) for n, name in zip(units, case.activations)]
+    l1, l2 = case.penalty
+    layers = [fm.Dense(n, name, l1=l1, l2=l2) for n, name in zip(units, case.activations)]
     model = fm.Sequential(layers, dtype=dtype, device=device)
     model.build(case.x.shape[-1])
     model.set_weights(case.weights)
-    model.compile(getattr(fm, kind)(**arguments), case.loss)
+    loss = replace(fm.losses.get(case.loss), **case.settings)
+    model.compile(getattr(fm, kind)(**arguments), loss)
     for x, target in zip(case.x, case.target):
         model.train_on_batch(x, target)
     # PyTorch's own float32 is within 1.5e-6 of its float64 on these cases (golden/make_golden.py).
@@ -119,16 +122,15 @@ def test_the_reference_agrees_with_pytorch(case, optimizer, golden):
     kind, arguments = cases.OPTIMIZERS[optimizer]
     arguments = dict(arguments)
     clip_norm, clip_value = arguments.pop("clip_norm", None), arguments.pop("clip_value", None)
-    if kind == "SGD":
-        stepper = ref.SGD(**arguments)
-    else:
-        stepper = ref.Adam(**arguments, decoupled=kind == "AdamW")
+    stepper = ref.optimizer(kind, **arguments)
     weights = [w.copy() for w in case.weights]
     layers = list(map(ref.Dense, weights[::2], weights[1::2], case.activations))
     for x, target in zip(case.x, case.target):
         outputs = ref.mlp_forward(layers, x)
-        _, dy = ref.loss(case.loss, outputs[-1], target)
+        _, dy = ref.loss(case.loss, outputs[-1], target, **case.settings)
         _, gradients = ref.mlp_backward(layers, outputs, dy)
+        for kernel, gradient in zip(weights[::2], gradients[::2]):
+            gradient += ref.penalty(kernel, *case.penalty)[1]
         if clip_norm is not None:
             gradients = ref.clip_by_norm(gradients, clip_norm)
         if clip_value is not None:
@@ -136,3 +138,38 @@ def test_the_reference_agrees_with_pytorch(case, optimizer, golden):
         stepper.step(weights, gradients)
     for got, expected in zip(weights, expected_weights(golden, case, optimizer)):
         assert relative_distance(got, expected) < 1e-12
+
+
+# Each activation and each loss alone against PyTorch, forward and backward.
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+
+
+@pytest.mark.parametrize("run", range(len(cases.ACTIVATION_RUNS)))
+def test_activations_agree_with_pytorch(run, golden, dtype, device):
+    name, parameter = cases.ACTIVATION_RUNS[run]
+    x, dy = cases.activation_data()
+    model = fm.Sequential([fm.Activation(name, parameter)], dtype=dtype, device=device)
+    results = {"y": to_host(model.forward(x)), "dx": to_host(model.backward(dy))}
+    for part, got in results.items():
+        expected = golden[f"activation.{run}.{part}"]
+        assert np.linalg.norm(got - expected) <= TOLERANCE[dtype] * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("run", range(len(cases.LOSS_RUNS)))
+def test_losses_agree_with_pytorch(run, golden, dtype):
+    name, settings, _ = cases.LOSS_RUNS[run]
+    prediction, target = cases.loss_data(run)
+    value, gradient = getattr(fm.losses, name)(prediction.astype(dtype), target, **settings)
+    assert gradient.dtype == dtype
+    assert value == pytest.approx(float(golden[f"loss.{run}.value"]), rel=TOLERANCE[dtype])
+    assert relative_distance(gradient, golden[f"loss.{run}.gradient"]) < TOLERANCE[dtype]
+
+
+def test_every_activation_and_every_loss_is_compared_with_pytorch():
+    activations = {name for name, _ in cases.ACTIVATION_RUNS}
+    assert activations == {*fm.kernels.ACTIVATIONS, "softmax"}
+    assert {name for name, *_ in cases.LOSS_RUNS} == set(fm.kernels.LOSSES)
+    assert {c.loss for c in CASES} == set(fm.kernels.LOSSES)
+    trained = {name for c in CASES for name in c.activations}
+    assert trained == set(fm.kernels.ACTIVATIONS)

@@ -30,4 +30,8 @@ inline Activation activation_named(const std::string& name, double parameter) {
   return {formula_named<Activations>("activation", name), parameter};
 }
 
+inline LossFunction loss_named(const std::string& name, double parameter, bool sum) {
+  return {formula_named<Losses>("loss", name), parameter, sum};
+}
+
 }  // namespace fastmlp::bindings

@@ -72,11 +72,11 @@ void add_kernels(py::module_& module) {
   });
   module.def("loss", [](const py::capsule& backend, Array row_loss, Array gradient,
                         Array prediction, Array target, Array weight, const std::string& name,
-                        double divisor) {
+                        double parameter, bool sum, double divisor) {
     View storage;
     execute(backend, nn::loss(writable_view(row_loss), writable_view(gradient), view_of(prediction),
                               view_of(target), optional_view(weight, storage),
-                              formula_named<Losses>("loss", name), divisor));
+                              loss_named(name, parameter, sum), divisor));
   });
   module.def("update", [](const py::capsule& backend, Array parameter, Array gradient,
                           const std::vector<Array>& moments, Array state, Array learning_rate,

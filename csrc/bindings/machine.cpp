@@ -80,7 +80,8 @@ py::dict show_config() {
 
 void add_machine(py::module_& module) {
   PYBIND11_NUMPY_DTYPE(StepState, seed, epoch, forward, step, row, schedule_index, schedule_length,
-                       sums, not_finite, learning_rate, step_size, epsilon, gradient_scale);
+                       sums, penalty, not_finite, learning_rate, step_size, epsilon,
+                       gradient_scale);
   module.attr("step_state_dtype") = py::dtype::of<StepState>();
   // With a function for the stream it stands in for a device that has streams, in tests.
   module.def(

@@ -284,11 +284,20 @@ T get(const py::dict& dict, const char* key) {
   return py::cast<T>(dict[key]);
 }
 
+// A setting that is 0 unless it is given.
+double number(const py::dict& dict, const char* key) {
+  return dict.contains(key) ? get<double>(dict, key) : 0;
+}
+
 nn::Layer layer_from(const py::dict& stage) {
   const auto kind = get<std::string>(stage, "kind");
   const int layer = get<int>(stage, "layer");
   if (kind == "dense")
-    return nn::Dense{layer, get<std::int64_t>(stage, "units"), get<bool>(stage, "use_bias"), {}};
+    return nn::Dense{layer,
+                     get<std::int64_t>(stage, "units"),
+                     get<bool>(stage, "use_bias"),
+                     {},
+                     {number(stage, "l1"), number(stage, "l2")}};
   if (kind == "activation")
     return nn::Elementwise{
         activation_named(get<std::string>(stage, "name"), get<double>(stage, "parameter"))};
@@ -307,25 +316,21 @@ nn::Layer layer_from(const py::dict& stage) {
 
 Update make_update(const std::string& rule, double weight_decay, bool decoupled, double clip_norm,
                    double clip_value, double momentum, bool nesterov, double beta1, double beta2,
-                   double epsilon, bool amsgrad) {
-  return {rule == "adam" ? UpdateRule::adam : UpdateRule::sgd,
-          weight_decay,
-          decoupled,
-          clip_norm,
-          clip_value,
-          momentum,
-          nesterov,
-          beta1,
-          beta2,
-          epsilon,
-          amsgrad};
+                   double epsilon, bool amsgrad, double alpha, bool centered) {
+  static const std::map<std::string, UpdateRule> rules = {
+      {"sgd", UpdateRule::sgd}, {"adam", UpdateRule::adam}, {"rmsprop", UpdateRule::rmsprop}};
+  const auto found = rules.find(rule);
+  if (found == rules.end()) throw py::value_error("unknown rule '" + rule + "'");
+  return {found->second, weight_decay, decoupled, clip_norm, clip_value, momentum, nesterov,
+          beta1,         beta2,        epsilon,   amsgrad,   alpha,      centered};
 }
 
 nn::Section section_named(const std::string& name) {
   static const std::map<std::string, nn::Section> sections = {
       {"infer", nn::Section::infer},       {"forward", nn::Section::forward},
       {"backward", nn::Section::backward}, {"train", nn::Section::train},
-      {"evaluate", nn::Section::evaluate}, {"update", nn::Section::update}};
+      {"evaluate", nn::Section::evaluate}, {"update", nn::Section::update},
+      {"penalty", nn::Section::penalty}};
   const auto found = sections.find(name);
   if (found == sections.end()) throw py::value_error("unknown section '" + name + "'");
   return found->second;
@@ -347,12 +352,12 @@ DType dtype_named(const std::string& name) {
 Plan make_plan(const nn::Network& network, const std::string& section, std::int64_t rows,
                bool training, const std::optional<std::string>& loss,
                const std::vector<std::string>& metrics, const std::optional<Update>& update,
-               bool shuffle, bool labels, bool weighted) {
+               bool shuffle, bool labels, bool weighted, double loss_parameter, bool loss_sum) {
   nn::PlanOptions options;
   options.section = section_named(section);
   options.rows = rows;
   options.training = training;
-  if (loss) options.loss = formula_named<Losses>("loss", *loss);
+  if (loss) options.loss = loss_named(*loss, loss_parameter, loss_sum);
   for (const std::string& metric : metrics) options.metrics.push_back(metric_named(metric));
   if (int(metrics.size()) + 1 > StepState::max_sums)
     fail("metrics", "at most " + std::to_string(StepState::max_sums - 1),
@@ -392,7 +397,7 @@ void add_network(py::module_& module) {
       .def(py::init(&make_update), py::kw_only(), "rule"_a, "weight_decay"_a = 0.0,
            "decoupled"_a = false, "clip_norm"_a = 0.0, "clip_value"_a = 0.0, "momentum"_a = 0.0,
            "nesterov"_a = false, "beta1"_a = 0.9, "beta2"_a = 0.999, "epsilon"_a = 1e-8,
-           "amsgrad"_a = false)
+           "amsgrad"_a = false, "alpha"_a = 0.99, "centered"_a = false)
       .def_property_readonly("moments", &Update::moments);
 
   py::class_<Arguments>(module, "Arguments")
@@ -422,7 +427,8 @@ void add_network(py::module_& module) {
       .def_property_readonly("tensors", &tensors)
       .def("plan", &make_plan, "section"_a, "rows"_a, py::kw_only(), "training"_a = false,
            "loss"_a = py::none(), "metrics"_a = std::vector<std::string>{}, "update"_a = py::none(),
-           "shuffle"_a = false, "labels"_a = false, "weighted"_a = false);
+           "shuffle"_a = false, "labels"_a = false, "weighted"_a = false, "loss_parameter"_a = 0.0,
+           "loss_sum"_a = false);
 }
 
 }  // namespace fastmlp::bindings

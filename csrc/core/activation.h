@@ -182,8 +182,22 @@ struct Gelu : FromInput {
   }
 };
 
-using Activations =
-    FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus, Swish, Silu, Gelu>;
+// Heaviside's, for perceptrons: 1 above 0, else 0. Flat on both sides, so nothing is learned
+// through it by gradients.
+struct Step : FromOutput {
+  static constexpr const char* name = "step";
+  template <class T>
+  static FASTMLP_FN T forward(T x, T) {
+    return select(x > T(0), T(1), select(x <= T(0), T(0), x));
+  }
+  template <class T>
+  static FASTMLP_FN T derivative(T y, T) {
+    return y * T(0);
+  }
+};
+
+using Activations = FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus,
+                                Swish, Silu, Gelu, Step>;
 
 // He, Zhang, Ren, Sun 2015, arXiv:1502.01852: the slope is learned, so it comes with the element
 // and may be negative. It has records of its own (Prelu) and is not in the list.

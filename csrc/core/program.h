@@ -14,6 +14,7 @@
 
 #include "core/activation.h"
 #include "core/loss.h"
+#include "core/penalty.h"
 #include "core/update.h"
 #include "core/view.h"
 
@@ -328,7 +329,7 @@ struct Dropout {
 struct Loss {
   static constexpr const char* name = "Loss";
   Operand row_loss, gradient, prediction, target, weight;
-  int loss = 0;        // its place in Losses
+  LossFunction function;
   double divisor = 0;  // 0: the batch size
 
   template <class F>
@@ -365,6 +366,21 @@ struct Accumulate {
   template <class F>
   void each(F f) {
     f(in);
+  }
+};
+
+// StepState.penalty += the penalty of the weights, times the batch's rows; where it is not finite,
+// the state says so and the rest of the step is not made. And gradient += its derivative. Either
+// may be left out.
+struct Penalize {
+  static constexpr const char* name = "Penalize";
+  Operand gradient, partial;  // a pair of partial sums, of |w| and w^2, for each block of weights
+  Operand weights;            // as one row
+  Penalty penalty;
+
+  template <class F>
+  void each(F f) {
+    f(gradient), f(partial), f(weights);
   }
 };
 
@@ -414,11 +430,12 @@ struct EndStep {
   void each(F) {}
 };
 
-using Record = std::variant<Gather, Copy, MatMul, ColumnSum, BiasAdd, ActivationForward,
-                            ActivationBackward, Softmax, SoftmaxBackward, Prelu, PreluBackward,
-                            PreluSlope, Maxout, MaxoutBackward, Statistics, Normalise,
-                            NormaliseSums, NormaliseBackward, MoveStatistics, Dropout, Loss, Metric,
-                            Accumulate, BeginForward, BeginUpdate, ClipNorm, ApplyUpdate, EndStep>;
+using Record =
+    std::variant<Gather, Copy, MatMul, ColumnSum, BiasAdd, ActivationForward, ActivationBackward,
+                 Softmax, SoftmaxBackward, Prelu, PreluBackward, PreluSlope, Maxout, MaxoutBackward,
+                 Statistics, Normalise, NormaliseSums, NormaliseBackward, MoveStatistics, Dropout,
+                 Loss, Metric, Accumulate, BeginForward, BeginUpdate, ClipNorm, ApplyUpdate,
+                 EndStep, Penalize>;
 
 struct Program {
   DType dtype = DType::float32;
@@ -426,7 +443,7 @@ struct Program {
   std::vector<Record> records;
 };
 
-// ClipNorm sums squares in blocks of this many elements, whatever the number of threads.
+// ClipNorm and Penalize add up blocks of this many elements, whatever the number of threads.
 constexpr std::int64_t norm_block = 4096;
 
 }  // namespace fastmlp

@@ -24,6 +24,7 @@ struct StepState {
   std::int64_t schedule_index;  // which of the given learning rates comes next
   std::int64_t schedule_length;
   double sums[max_sums];    // over the rows seen
+  double penalty;           // of the weights at each step, times its rows
   std::int64_t not_finite;  // the last loss was NaN or infinite; its update was not made
 
   // Of the current step: what the update needs, derived from the fields above.

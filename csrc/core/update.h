@@ -11,9 +11,9 @@
 
 namespace fastmlp {
 
-enum class UpdateRule : std::uint8_t { sgd, adam };
+enum class UpdateRule : std::uint8_t { sgd, adam, rmsprop };
 
-// An optimizer as data. One rule ignores what belongs to the other.
+// An optimizer as data. A rule ignores what belongs to others.
 struct Update {
   UpdateRule rule = UpdateRule::sgd;
   double weight_decay = 0;
@@ -26,9 +26,15 @@ struct Update {
   double beta2 = 0.999;
   double epsilon = 1e-8;
   bool amsgrad = false;
+  double alpha = 0.99;
+  bool centered = false;
 
+  // How many arrays of the parameters' shape the rule keeps. RMSprop's are the mean square, then
+  // the mean where it is centered, then the velocity where there is momentum.
   int moments() const {
-    return rule == UpdateRule::sgd ? (momentum != 0 ? 1 : 0) : (amsgrad ? 3 : 2);
+    const int velocity = momentum != 0 ? 1 : 0;
+    if (rule == UpdateRule::sgd) return velocity;
+    return rule == UpdateRule::adam ? (amsgrad ? 3 : 2) : 1 + int(centered) + velocity;
   }
 };
 
@@ -140,6 +146,39 @@ struct AdamStep {
     moments(p, g, m, v);
     v_max = select(v_max > v, v_max, v);
     return descend(p, m, v_max);
+  }
+};
+
+// Hinton, Tieleman 2012 (Coursera, lecture 6.5), in PyTorch's form; centered by the mean: Graves
+// 2013, arXiv:1308.0850.
+template <class T, bool plain = false>
+struct RmspropStep {
+  Preparation<T, plain> prepare;
+  T learning_rate, momentum, epsilon, alpha, one_minus_alpha;
+  bool centered, accelerated;
+
+  FASTMLP_FN RmspropStep(const Update& u, const StepState& s)
+      : prepare(u, s),
+        learning_rate(s.learning_rate),
+        momentum(u.momentum),
+        epsilon(u.epsilon),
+        alpha(u.alpha),
+        one_minus_alpha(1 - u.alpha),
+        centered(u.centered),
+        accelerated(u.momentum != 0) {}
+
+  // Of `mean` and `velocity` those that the rule has are read and written.
+  FASTMLP_FN T operator()(T p, T g, T& square, T& mean, T& velocity) const {
+    g = prepare(p, g);
+    square = fma(one_minus_alpha * g, g, alpha * square);
+    T variance = square;
+    if (centered) {
+      mean = fma(one_minus_alpha, g - mean, mean);
+      variance = at_least(fma(T(0) - mean, mean, square), T(0));  // rounding may leave it below
+    }
+    T step = g * reciprocal(sqrt(variance) + epsilon);
+    if (accelerated) step = velocity = fma(momentum, velocity, step);
+    return fma(T(0) - learning_rate, step, p);
   }
 };
 

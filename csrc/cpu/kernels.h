@@ -111,12 +111,16 @@ struct Kernels {
                              std::int64_t cols, std::int64_t batch, bool by_row);
   // The gradient, where wanted, is of row_loss / divisor.
   void (*loss)(T* row_loss, Rows<T> gradient, Rows<const T> prediction, Targets<T> target,
-               const T* weight, std::int64_t rows, std::int64_t cols, int loss, double divisor);
+               const T* weight, std::int64_t rows, std::int64_t cols, const LossFunction& function,
+               double divisor);
   void (*metric)(T* row_value, Rows<const T> prediction, Targets<T> target, std::int64_t rows,
                  std::int64_t cols, const Metric& metric);
   // out[j] = sum of x[i][j] over i, in ascending order
   void (*column_sum)(T* out, Rows<const T> x, std::int64_t rows, std::int64_t cols);
   double (*sum_of_squares)(const T* x, std::int64_t size);
+  // sums = of |w| and of w^2, where wanted; gradient, where wanted, += the penalty's derivative
+  void (*penalize)(T* gradient, double* sums, const T* weights, std::int64_t size,
+                   const Penalty& penalty);
   // The element at (row, col) of the whole array has the number (first_row + row) * cols + col.
   void (*dropout)(Rows<T> y, Rows<const T> x, std::int64_t first_row, std::int64_t rows,
                   std::int64_t cols, const DropoutMask& mask);

@@ -334,7 +334,7 @@ void execute(const Loss& record, const Run& run) {
     kernels<T>().loss(
         run.matrix<T>(record.row_loss, r, first).data, run.matrix<T>(record.gradient, r, first),
         run.matrix<const T>(record.prediction, r, first), targets<T>(run, record.target, r, first),
-        weight, n, record.prediction.cols, record.loss, divisor);
+        weight, n, record.prediction.cols, record.function, divisor);
   });
 }
 
@@ -366,6 +366,37 @@ bool execute(const Accumulate& record, const Run& run) {
         run.state(r).not_finite = 1;
     }
     go_on = go_on && counts;
+  }
+  return go_on;
+}
+
+// As with Accumulate, every member takes the sum that decides.
+template <class T>
+bool execute(const Penalize& record, const Run& run) {
+  const std::int64_t size = record.weights.cols, blocks = (size + norm_block - 1) / norm_block;
+  run.each_task(blocks, [&](std::int64_t r, std::int64_t task) {
+    const std::int64_t first = task * norm_block;
+    kernels<T>().penalize(record.gradient ? run.data<T>(record.gradient, r) + first : nullptr,
+                          record.partial ? run.data<double>(record.partial, r) + 2 * task : nullptr,
+                          run.data<const T>(record.weights, r) + first,
+                          std::min(norm_block, size - first), record.penalty);
+  });
+  if (!record.partial) return true;
+  run.barrier.wait();
+  bool go_on = true;
+  for (std::int64_t r = 0; r < run.replicas; ++r) {
+    const double* const partial = run.data<const double>(record.partial, r);
+    double sizes = 0, squares = 0;
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      sizes += partial[2 * i];
+      squares += partial[2 * i + 1];
+    }
+    const double value = record.penalty(sizes, squares);
+    if (run.member == 0) {
+      run.state(r).penalty += value * double(run.launch.rows);
+      if (!std::isfinite(value)) run.state(r).not_finite = 1;
+    }
+    go_on = go_on && std::isfinite(value);
   }
   return go_on;
 }

@@ -55,6 +55,7 @@ struct Context {
   Traits operator()(const ClipNorm&) const { return {1, false, 0, derived}; }
   Traits operator()(const ApplyUpdate&) const { return {4, false, derived}; }
   Traits operator()(const EndStep&) const { return {0, false, 0, place}; }
+  Traits operator()(const Penalize&) const { return {2, false, 0, sums}; }
 };
 
 struct Access {

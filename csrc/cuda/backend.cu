@@ -84,6 +84,9 @@ __global__ void __launch_bounds__(threads, 1)
       if (const auto* clip = std::get_if<ClipNorm>(&records[i])) {
         execute<T>(FinishClipNorm{*clip}, block);
         __syncthreads();
+      } else if (const auto* penalize = std::get_if<Penalize>(&records[i])) {
+        if (penalize->partial.buffer >= 0) execute<T>(FinishPenalize{*penalize}, block);
+        __syncthreads();
       }
     }
   }
@@ -95,7 +98,8 @@ constexpr auto uses_state = [](const auto& record) {
   constexpr bool any = std::is_same_v<R, Gather> || std::is_same_v<R, Dropout> ||
                        std::is_same_v<R, Accumulate> || std::is_same_v<R, BeginForward> ||
                        std::is_same_v<R, BeginUpdate> || std::is_same_v<R, ClipNorm> ||
-                       std::is_same_v<R, ApplyUpdate> || std::is_same_v<R, EndStep>;
+                       std::is_same_v<R, ApplyUpdate> || std::is_same_v<R, EndStep> ||
+                       std::is_same_v<R, Penalize>;
   return any;
 };
 
@@ -182,6 +186,10 @@ struct Launcher {
     run(r, r.partial.cols);
     run(FinishClipNorm{r}, 1);
   }
+  void operator()(const Penalize& r) const {
+    run(r, divided(r.weights.cols, norm_block));
+    if (r.partial) run(FinishPenalize{r}, 1);
+  }
 
   // The largest tile of which there are enough for all multiprocessors: large ones read less,
   // small ones are many.
@@ -213,6 +221,8 @@ class CudaExecutable : public Executable {
       std::visit([&](auto& r) { r.each([&](const Operand& o) { needs(o.buffer); }); }, record);
       if (std::visit(uses_state, record)) needs(buffer_count - 1);
       if (const auto* sum = std::get_if<Accumulate>(&record)) may_stop_ |= sum->check;
+      if (const auto* penalize = std::get_if<Penalize>(&record))
+        may_stop_ |= bool(penalize->partial);
     }
   }
 

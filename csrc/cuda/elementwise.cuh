@@ -186,6 +186,16 @@ FASTMLP_DEVICE void execute(const ApplyUpdate& record, const Block& block) {
     block.each_cell(rows, cols, [&](std::int64_t i, std::int64_t j) {
       p[i][j] = m ? step(p[i][j], g[i][j], m[i][j]) : step(p[i][j], g[i][j]);
     });
+  } else if (record.update.rule == UpdateRule::rmsprop) {
+    const RmspropStep<T> step(record.update, state);
+    const auto mean = step.centered ? v : Rows<T>{},
+               velocity = step.centered ? v_max : v;  // its places follow what the rule has
+    block.each_cell(rows, cols, [&](std::int64_t i, std::int64_t j) {
+      T average = mean ? mean[i][j] : T(0), speed = step.accelerated ? velocity[i][j] : T(0);
+      p[i][j] = step(p[i][j], g[i][j], m[i][j], average, speed);
+      if (mean) mean[i][j] = average;
+      if (step.accelerated) velocity[i][j] = speed;
+    });
   } else {
     const AdamStep<T> step(record.update, state);
     block.each_cell(rows, cols, [&](std::int64_t i, std::int64_t j) {

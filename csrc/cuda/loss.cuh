@@ -62,13 +62,14 @@ FASTMLP_DEVICE void execute(const SoftmaxBackward& record, const Block& block) {
 // One row of cross-entropy; `t` is its row of probabilities, or null where there is a label.
 template <class T>
 FASTMLP_DEVICE T cross_entropy_row(const Block& block, T* g, const T* z, const T* t,
-                                   std::int32_t label, T scale, std::int64_t cols) {
+                                   std::int32_t label, LabelSmoothing<T> smoothed, T scale,
+                                   std::int64_t cols) {
   const T max = row_max(block, z, cols);
   const T sum = shifted_exp<T>(block, nullptr, z, max, cols);
   const T log_sum = log(sum), inverse = T(1) / sum;
   T loss = T(0), targets = T(0);
   block.each_column(cols, [&](std::int64_t j) {
-    const T target = t ? t[j] : T(j == label);
+    const T target = smoothed(t ? t[j] : T(j == label));
     loss += CrossEntropy::value(z[j] - max, log_sum, target);
     targets += target;
   });
@@ -77,42 +78,46 @@ FASTMLP_DEVICE T cross_entropy_row(const Block& block, T* g, const T* z, const T
   if (g) {
     block.each_column(cols, [&](std::int64_t j) {
       const T p = exp_bounded(z[j] - max) * inverse;
-      g[j] = scale * CrossEntropy::derivative(p, t ? t[j] : T(j == label), targets);
+      const T target = smoothed(t ? t[j] : T(j == label));
+      g[j] = scale * CrossEntropy::derivative(p, target, targets);
     });
   }
   return loss;
 }
 
 template <class T, class Kind>
-FASTMLP_DEVICE T elementwise_row(const Block& block, T* g, const T* y, const T* t, T scale,
-                                 std::int64_t cols) {
+FASTMLP_DEVICE T elementwise_row(const Block& block, T* g, const T* y, const T* t, T a, T scale,
+                                 T row_divisor, std::int64_t cols) {
   T sum = T(0);
   block.each_column(cols, [&](std::int64_t j) {
     const T prediction = y[j], target = t[j];  // g may be y
-    sum += Kind::value(prediction, target);
-    if (g) g[j] = scale * Kind::derivative(prediction, target);
+    sum += Kind::value(prediction, target, a);
+    if (g) g[j] = scale * Kind::derivative(prediction, target, a);
   });
-  return warp_sum(sum) / T(cols);
+  return warp_sum(sum) / row_divisor;
 }
 
-// Of the losses in core/loss.h, by its number; an argument that is not needed is null.
+// Of the losses in core/loss.h; an argument that is not needed is null.
 template <class T>
-FASTMLP_DEVICE void losses(const Block& block, int index, T* row_loss, Rows<T> gradient,
-                           Rows<const T> prediction, const std::int32_t* labels,
+FASTMLP_DEVICE void losses(const Block& block, const LossFunction& function, T* row_loss,
+                           Rows<T> gradient, Rows<const T> prediction, const std::int32_t* labels,
                            Rows<const T> values, const T* weight, double divisor, std::int64_t rows,
                            std::int64_t cols) {
+  const double row_divisor = function.row_divisor(cols);
   block.each_row(rows, [&](std::int64_t i) {
     const T w = weight ? weight[i] : T(1);
     T* const g = gradient ? gradient[i] : nullptr;
     T loss = T(0);
-    Losses::visit(index, [&](auto kind) {
+    Losses::visit(function.index, [&](auto kind) {
       using Kind = decltype(kind);
       if constexpr (Kind::elementwise)
-        loss = elementwise_row<T, Kind>(block, g, prediction[i], values[i],
-                                        T(double(w) / (divisor * double(cols))), cols);
+        loss =
+            elementwise_row<T, Kind>(block, g, prediction[i], values[i], T(function.parameter),
+                                     T(double(w) / (divisor * row_divisor)), T(row_divisor), cols);
       else
-        loss = cross_entropy_row<T>(block, g, prediction[i], labels ? nullptr : values[i],
-                                    labels ? labels[i] : -1, T(double(w) / divisor), cols);
+        loss = cross_entropy_row<T>(
+            block, g, prediction[i], labels ? nullptr : values[i], labels ? labels[i] : -1,
+            LabelSmoothing<T>(function.parameter, cols), T(double(w) / divisor), cols);
     });
     if (block.lane() == 0) row_loss[i] = w * loss;
   });
@@ -126,10 +131,11 @@ FASTMLP_DEVICE const std::int32_t* labels_of(const Block& block, const Operand& 
 template <class T>
 FASTMLP_DEVICE void execute(const Loss& record, const Block& block) {
   const std::int64_t rows = block.rows(record.prediction);
-  losses<T>(block, record.loss, block.data<T>(record.row_loss), block.matrix<T>(record.gradient),
-            block.matrix<const T>(record.prediction), labels_of<T>(block, record.target),
-            block.matrix<const T>(record.target), block.data<const T>(record.weight),
-            record.divisor != 0 ? record.divisor : double(rows), rows, record.prediction.cols);
+  losses<T>(block, record.function, block.data<T>(record.row_loss),
+            block.matrix<T>(record.gradient), block.matrix<const T>(record.prediction),
+            labels_of<T>(block, record.target), block.matrix<const T>(record.target),
+            block.data<const T>(record.weight), record.divisor != 0 ? record.divisor : double(rows),
+            rows, record.prediction.cols);
 }
 
 // Of the first largest element; -1 where there is NaN, which predicts nothing.
@@ -173,7 +179,8 @@ FASTMLP_DEVICE void execute(const Metric& record, const Block& block) {
   if (record.kind != MetricKind::accuracy) {
     const int index = record.kind == MetricKind::mse ? Losses::index_of<MeanSquaredError>()
                                                      : Losses::index_of<MeanAbsoluteError>();
-    return losses<T>(block, index, out, Rows<T>{}, y, nullptr, values, nullptr, 1, rows, cols);
+    return losses<T>(block, LossFunction{index}, out, Rows<T>{}, y, nullptr, values, nullptr, 1,
+                     rows, cols);
   }
   block.each_row(rows, [&](std::int64_t i) {
     const T value = accuracy_row<T>(block, record, y[i], labels ? labels + i : nullptr,

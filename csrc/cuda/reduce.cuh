@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/activation.h"
+#include "core/penalty.h"
 #include "core/update.h"
 #include "cuda/execution.cuh"
 
@@ -84,6 +85,51 @@ FASTMLP_DEVICE void execute(const FinishClipNorm& record, const Block& block) {
       sum += block.data<const double>(record.clip.partial)[i];
     const double scale = record.clip.limit / (std::sqrt(sum) + 1e-6);
     block.state().gradient_scale = scale < 1 ? scale : 1;
+  });
+}
+
+template <class T>
+FASTMLP_DEVICE void execute(const Penalize& record, const Block& block) {
+  const T* const weights = block.data<const T>(record.weights);
+  T* const gradient = block.data<T>(record.gradient);
+  double* const partial = block.data<double>(record.partial);
+  const std::int64_t size = record.weights.cols;
+  const PenaltyGradient<T> derivative(record.penalty);
+  block.each_task((size + norm_block - 1) / norm_block, [&](std::int64_t task) {
+    const std::int64_t first = task * norm_block;
+    const std::int64_t end = first + norm_block < size ? first + norm_block : size;
+    T sizes = T(0), squares = T(0);
+    for (std::int64_t i = first + block.thread(); i < end; i += threads) {
+      const T w = weights[i];
+      sizes += absolute(w);
+      squares = fma(w, w, squares);
+      if (gradient) gradient[i] += derivative(w);
+    }
+    if (!partial) return;
+    const double all_sizes = block_sum(double(sizes)), all_squares = block_sum(double(squares));
+    if (block.thread() == 0) {
+      partial[2 * task] = all_sizes;
+      partial[2 * task + 1] = all_squares;
+    }
+  });
+}
+
+// The rest of Penalize, which needs all its partial sums.
+struct FinishPenalize { Penalize penalize; };
+
+template <class T>
+FASTMLP_DEVICE void execute(const FinishPenalize& record, const Block& block) {
+  const Operand& of = record.penalize.partial;
+  block.once([&] {
+    const double* const partial = block.data<const double>(of);
+    double sizes = 0, squares = 0;
+    for (std::int64_t i = 0; i < of.cols; i += 2) {
+      sizes += partial[i];
+      squares += partial[i + 1];
+    }
+    const double value = record.penalize.penalty(sizes, squares);
+    block.state().penalty += value * double(block.context.rows);
+    if (!std::isfinite(value)) block.state().not_finite = 1;
   });
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/activation.h"
+#include "core/penalty.h"
 
 namespace fastmlp::nn {
 
@@ -18,6 +19,7 @@ struct Dense {
   std::int64_t units = 0;
   bool use_bias = true;
   Activation activation;
+  Penalty penalty;  // on the kernel
 };
 
 // An elementwise activation that does not follow a Dense.

@@ -11,6 +11,8 @@ namespace {
 constexpr int sigmoid_index = Activations::index_of<Sigmoid>();
 constexpr int cross_entropy_index = Losses::index_of<CrossEntropy>();
 constexpr int binary_cross_entropy_index = Losses::index_of<BinaryCrossEntropy>();
+constexpr int hinge_index = Losses::index_of<Hinge>();
+constexpr int perceptron_index = Losses::index_of<Perceptron>();
 
 // The elementwise activation that a layer ends in, if any.
 const Activation* ending_activation(const Layer& layer) {
@@ -39,7 +41,7 @@ class Lowering {
         keep_(options.section != Section::infer && options.section != Section::evaluate) {
     const bool with_loss =
         options.section == Section::train || options.section == Section::evaluate;
-    from_logits_ = with_loss && loss_includes_ending(network, options.loss);
+    from_logits_ = with_loss && loss_includes_ending(network, options.loss.index);
     layers_ = network.layers();
     if (from_logits_) strip_ending();
     if (!options.training) {
@@ -88,6 +90,11 @@ class Lowering {
       case Section::update:
         emit(BeginUpdate{*options_.update});
         update();
+        break;
+      case Section::penalty:
+        for (const Layer& layer : layers_)
+          if (const auto* dense = std::get_if<Dense>(&layer)) penalize(*dense);
+        emit_kept_back();
         break;
     }
     for (Program& program : lowered_.programs) {
@@ -179,7 +186,7 @@ class Lowering {
       widths_.push_back(width);
       widest = std::max(widest, width);
     }
-    if (options_.section == Section::update) return;
+    if (options_.section == Section::update || options_.section == Section::penalty) return;
     if (keep_) {
       values_.push_back(allocate(network_.features()));
       for (std::size_t i = 0; i < layers_.size(); ++i) {
@@ -342,11 +349,15 @@ class Lowering {
     const Operand row_loss = allocate_column(network_.dtype());
     Loss record{row_loss, {}, values_.back(), target_, weight_, options_.loss};
     if (keep_) record.gradient = gradients_.back();
+    if (options_.loss.sum) record.divisor = 1;
     emit(record);
     keep_back(Accumulate{row_loss, 0, keep_});
   }
 
   void metrics() {
+    const int loss = options_.loss.index;
+    const bool binary = loss == binary_cross_entropy_index;
+    const bool by_sign = loss == hinge_index || loss == perceptron_index;
     Operand prediction;  // what the user's network puts out, where the loss needed only logits
     for (std::size_t i = 0; i < options_.metrics.size(); ++i) {
       const MetricKind kind = options_.metrics[i];
@@ -354,10 +365,9 @@ class Lowering {
         fail("metrics", "accuracy where the targets are class labels", "mse or mae");
       const Operand row_value = allocate_column(network_.dtype());
       Metric metric{row_value, values_.back(), target_, kind};
-      const bool binary = options_.loss == binary_cross_entropy_index;
       if (kind == MetricKind::accuracy) {
-        metric.elementwise = !options_.labels && (binary || network_.outputs() == 1);
-        if (from_logits_ || (binary && !ends_in_sigmoid(network_))) metric.threshold = 0;
+        metric.elementwise = !options_.labels && (binary || by_sign || network_.outputs() == 1);
+        if (from_logits_ || by_sign || (binary && !ends_in_sigmoid(network_))) metric.threshold = 0;
       } else if (from_logits_) {
         if (!prediction) {
           prediction = allocate(network_.outputs());
@@ -434,6 +444,7 @@ class Lowering {
   bool dense_backward(const Dense& dense, std::size_t i, const Operand& g, bool input_gradient) {
     MatMul kernel{network_.operand(dense.layer, "kernel", gradients), values_[i], g, true, false};
     keep_back(kernel);
+    penalize(dense);
     if (dense.use_bias) keep_back(ColumnSum{network_.operand(dense.layer, "bias", gradients), g});
     if (!input_gradient) return false;
     MatMul product{gradients_[i], g, network_.operand(dense.layer, "kernel", parameters), false,
@@ -469,6 +480,34 @@ class Lowering {
     if (input_gradient) emit(record);
   }
 
+  // Its value where the section tells of it, and its gradient where there are gradients.
+  void penalize(const Dense& dense) {
+    if (!dense.penalty) return;
+    auto as_row = [&](int buffer) {  // padding is zero, which costs nothing and stays zero
+      Operand kernel = network_.operand(dense.layer, "kernel", buffer);
+      kernel.cols = kernel.row_stride = kernel.rows * kernel.row_stride;
+      kernel.rows = 1;
+      return kernel;
+    };
+    Penalize record{{}, {}, as_row(parameters), dense.penalty};
+    if (options_.section != Section::penalty) record.gradient = as_row(gradients);
+    if (options_.section != Section::backward)
+      record.partial = allocate_numbers(2 * blocks_of(record.weights.cols));
+    keep_back(record);
+  }
+
+  static std::int64_t blocks_of(std::int64_t elements) {
+    return (elements + norm_block - 1) / norm_block;
+  }
+
+  // A row of float64 in the workspace.
+  Operand allocate_numbers(std::int64_t count) {
+    Operand numbers{Buffer::workspace, 0, 1, count, count, 0, DType::float64};
+    numbers.offset = workspace_ * size_of(network_.dtype()) / 8;
+    workspace_ += (count * 8 + 63) / 64 * 64 / size_of(network_.dtype());
+    return numbers;
+  }
+
   std::size_t first_with_parameters() const {
     std::size_t i = 0;
     while (i < layers_.size() && !learns(layers_[i])) ++i;
@@ -480,10 +519,7 @@ class Lowering {
     const std::int64_t n = network_.parameters();
     auto flat = [&](int buffer) { return Operand{buffer, 0, 1, n, n, n, network_.dtype()}; };
     if (rule.clip_norm != 0) {
-      const std::int64_t blocks = (n + norm_block - 1) / norm_block;
-      Operand partial{Buffer::workspace, 0, 1, blocks, blocks, 0, DType::float64};
-      partial.offset = workspace_ * size_of(network_.dtype()) / 8;
-      workspace_ += (blocks * 8 + 63) / 64 * 64 / size_of(network_.dtype());
+      const Operand partial = allocate_numbers(blocks_of(n));
       emit(ClipNorm{flat(gradients), partial, rule.clip_norm});
     }
     ApplyUpdate apply{flat(parameters), flat(gradients), {}, rule};

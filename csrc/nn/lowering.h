@@ -17,14 +17,15 @@ enum class Section {
   backward,  // output_gradient -> gradients and input_gradient
   train,     // whole steps: gather, forward, loss, metrics, backward, update
   evaluate,  // input and target -> the sums of loss and metrics
-  update     // gradients -> parameters
+  update,    // gradients -> parameters
+  penalty    // parameters -> StepState.penalty, as of one row
 };
 
 struct PlanOptions {
   Section section = Section::infer;
   std::int64_t rows = 1;  // of the largest batch
   bool training = false;  // dropout is active, normalisation takes the batch's statistics
-  int loss = -1;          // its place in Losses
+  LossFunction loss;      // of sections with a loss
   bool labels = false;    // targets are labels (int32), not a row of values each
   bool weighted = false;  // a weight for each row is given
   bool shuffle = false;

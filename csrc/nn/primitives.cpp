@@ -269,7 +269,7 @@ Call softmax_backward(const View& dx, const View& dy, const View& y, bool logari
 }
 
 Call loss(const View& row_loss, const View& gradient, const View& prediction, const View& target,
-          const View* weight, int loss, double divisor) {
+          const View* weight, const LossFunction& function, double divisor) {
   const char* operation = "loss";
   if (prediction.rank != 2) fail(operation, "predictions (rows, outputs)", shape_text(prediction));
   same_shape(operation, "a gradient", gradient, prediction);
@@ -292,7 +292,7 @@ Call loss(const View& row_loss, const View& gradient, const View& prediction, co
   record.target = call.add(operation, "targets", target);
   if (target.dtype == DType::int32) record.target = column(record.target);
   if (weight) record.weight = column(call.add(operation, "weights", *weight));
-  record.loss = loss;
+  record.function = function;
   record.divisor = divisor;
   call.program.records.push_back(record);
   return call;

@@ -33,7 +33,7 @@ Call dense_backward(const View& dx, const View& dkernel, const View& dbias, cons
 Call softmax(const View& y, const View& x, bool logarithm);
 Call softmax_backward(const View& dx, const View& dy, const View& y, bool logarithm);
 Call loss(const View& row_loss, const View& gradient, const View& prediction, const View& target,
-          const View* weight, int loss, double divisor);
+          const View* weight, const LossFunction& function, double divisor);
 // `state` and `learning_rate` are one StepState and one double, on the device.
 Call update(const View& parameter, const View& gradient, const std::vector<View>& moments,
             const View& state, const View& learning_rate, const Update& rule);

@@ -19,7 +19,9 @@ from fastmlp.device import version as __version__
 from fastmlp.ensemble import Ensemble
 from fastmlp.io import load
 from fastmlp.layers import (
+    ELU,
     GELU,
+    SELU,
     Activation,
     BatchNorm,
     Custom,
@@ -28,19 +30,26 @@ from fastmlp.layers import (
     Flatten,
     Input,
     LayerNorm,
+    LeakyReLU,
     LogSoftmax,
     Maxout,
     PReLU,
     ReLU,
     Sigmoid,
+    SiLU,
     Softmax,
+    Softplus,
+    Step,
+    Swish,
     Tanh,
 )
-from fastmlp.optimizers import SGD, Adam, AdamW
+from fastmlp.optimizers import SGD, Adam, AdamW, RMSprop
 from fastmlp.sequential import Sequential
 
 __all__ = [
+    "ELU",
     "GELU",
+    "SELU",
     "SGD",
     "Activation",
     "Adam",
@@ -53,13 +62,19 @@ __all__ = [
     "Flatten",
     "Input",
     "LayerNorm",
+    "LeakyReLU",
     "LogSoftmax",
     "Maxout",
     "PReLU",
+    "RMSprop",
     "ReLU",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
+    "Step",
+    "Swish",
     "Tanh",
     "__version__",
     "callbacks",

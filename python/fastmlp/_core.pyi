@@ -93,6 +93,8 @@ def loss(
     target: Array,
     weight: Array | None,
     name: str,
+    parameter: float,
+    summed: bool,
     divisor: float,
 ) -> None:
     """row_loss[i] = weight[i] * loss of row i; gradient = weight[i] * its derivative / divisor."""
@@ -109,7 +111,7 @@ def update(
     """`state` and `learning_rate` are one StepState and one float64, on the device."""
 
 class Update:
-    """An optimizer's rule, "sgd" or "adam", with its settings; 0 turns clipping off."""
+    """An optimizer's rule, "sgd", "adam" or "rmsprop", with its settings; 0 turns clipping off."""
 
     def __init__(
         self,
@@ -125,6 +127,8 @@ class Update:
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         amsgrad: bool = False,
+        alpha: float = 0.99,
+        centered: bool = False,
     ) -> None: ...
     @property
     def moments(self) -> int: ...
@@ -174,8 +178,10 @@ class Network:
         shuffle: bool = False,
         labels: bool = False,
         weighted: bool = False,
+        loss_parameter: float = 0.0,
+        loss_sum: bool = False,
     ) -> Plan:
-        """Sections: infer, forward, backward, train, evaluate, update (csrc/nn/lowering.h)."""
+        """Sections: infer, forward, backward, train, evaluate, update, penalty (nn/lowering.h)."""
 
 # (layer, training, out, in, gradient, y): forward, without the last two, out = layer(in); backward,
 # out = the derivative by in.

@@ -68,6 +68,7 @@ class Engine:
         self._host = self._call_host if hosts else None
         # Of one row, statistics of a batch would say nothing.
         self._least_batch = 2 if any(s.get("by_row") is False for s in stages) else 0
+        self._penalised = any(stage.get("l1") or stage.get("l2") for stage in stages)
         self.parameters = self._zeros()
         self.statistics = device.zeros((self.replicas, self.network.state), self.dtype)
         self.state = device.step_states(self.replicas)
@@ -239,7 +240,7 @@ class Engine:
     def check(self, target: Array, loss: Loss, metrics: Sequence[str]) -> None:
         """Refuse, before anything changes, what the core cannot lower: raises ValueError."""
         labels = target.dtype == np.int32
-        self._plan("evaluate", 1, loss=loss.name, metrics=tuple(metrics), labels=labels)
+        self._plan("evaluate", 1, metrics=tuple(metrics), labels=labels, **_formula(loss))
 
     def evaluate(
         self,
@@ -255,10 +256,10 @@ class Engine:
         plan = self._plan(
             "evaluate",
             chunk,
-            loss=loss.name,
             metrics=tuple(metrics),
             labels=target.dtype == np.int32,
             weighted=weight is not None,
+            **_formula(loss),
         )
         arguments = self._private_arguments(plan)
         state = self.device.step_states(self.replicas)
@@ -270,6 +271,17 @@ class Engine:
             plan.run(arguments, len(x[rows]), self._host)
         sums = state["sums"][:, : 1 + len(metrics)]
         return sums if self.lead else sums[0]
+
+    def penalty(self) -> Any:
+        """Return what the weights add to the loss; an array where networks have a dimension."""
+        if not self._penalised:  # nor is a GPU waited for
+            return np.zeros(self.replicas) if self.lead else 0.0
+        plan = self._plan("penalty", 1)
+        arguments = self._private_arguments(plan)
+        state = self.device.step_states(self.replicas)
+        arguments["step_state"] = state
+        plan.run(arguments, 1)
+        return self._figure(state, "penalty")
 
     # ---- the open box
 
@@ -398,11 +410,11 @@ class Engine:
             min(batch_size, len(x)),
             rule=optimizer.rule(),
             training=True,
-            loss=loss.name,
             metrics=tuple(metrics),
             shuffle=shuffle,
             labels=target.dtype == np.int32,
             weighted=weight is not None,
+            **_formula(loss),
         )
         self._kept = None
         self.has_gradients = False
@@ -443,13 +455,32 @@ class Engine:
         return self.state["sums"] if self.lead else self.state["sums"][0]
 
     @property
+    def penalties(self) -> Any:
+        """Sum over the rows seen in this epoch, of the penalty at each row's step."""
+        return self._figure(self.state, "penalty") if self._penalised else 0.0
+
+    @property
     def learning_rate(self) -> Any:
         """The learning rate of the last update; an array where networks have a dimension."""
-        rates = self.state["learning_rate"]
-        return rates.copy() if self.lead else float(rates[0])
+        return self._figure(self.state, "learning_rate")
+
+    def _figure(self, state: Any, field: str) -> Any:
+        """Read one number of a state; an array where networks have a dimension."""
+        values = state[field]
+        return values.copy() if self.lead else float(values[0])
 
     def begin_epoch(self) -> None:
         """Go back to the first row and forget the sums."""
         self.state["row"] = 0
         self.state["sums"] = 0
+        self.state["penalty"] = 0
         self.state["not_finite"] = 0
+
+
+def _formula(loss: Loss) -> dict[str, Any]:
+    """Return a loss as a plan takes it."""
+    return {
+        "loss": loss.name,
+        "loss_parameter": loss.parameter,
+        "loss_sum": loss.reduction == "sum",
+    }

@@ -96,7 +96,7 @@ def _describe(model: Model[Any]) -> tuple[dict[str, Any], dict[str, np.ndarray[A
             for (layer, name), view in engine.views(moment).items():
                 tensors[f"optimizer.{i}.{layer}.{name}"] = np.ascontiguousarray(to_host(view))
     if model.loss is not None and model.loss.native:
-        description["loss"] = model.loss.name
+        description["loss"] = to_config(model.loss)
         description["metrics"] = [metric.name for metric in model.metrics if _by_name(metric)]
     return description, tensors
 
@@ -261,7 +261,9 @@ def _model(
         model.optimizer = optimizer
         optimizer._claim(model)
         if loss is not None:
-            model.compile(optimizer, losses.get(loss), description["metrics"])
+            if isinstance(loss, dict):  # a name alone in files from before losses had settings
+                loss = from_config(loss, losses.CLASSES)
+            model.compile(optimizer, loss, description["metrics"])
         if any(name.startswith("optimizer.") for name in tensors):
             engine.claim_moments(optimizer)
             for i, moment in enumerate(optimizer.moments):

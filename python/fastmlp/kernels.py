@@ -314,6 +314,7 @@ softplus, softplus_backward = _activation_pair("softplus")
 swish, swish_backward = _activation_pair("swish")
 silu, silu_backward = _activation_pair("silu")
 gelu, gelu_backward = _activation_pair("gelu")
+step, step_backward = _activation_pair("step")
 
 
 # ---- elementary functions ------------------------------------------------------------------
@@ -677,7 +678,14 @@ def class_labels(operation: str, labels: Array, rows: int, classes: int) -> Arra
 
 
 def loss_and_gradient(
-    name: str, prediction: Array, target: Array, weight: Array | None, divisor: float
+    name: str,
+    prediction: Array,
+    target: Array,
+    weight: Array | None,
+    divisor: float,
+    *,
+    parameter: float = 0.0,
+    summed: bool = False,
 ) -> tuple[Array, Array]:
     """Compute a native loss of each row, and the gradient of their sum over `divisor`.
 
@@ -691,6 +699,10 @@ def loss_and_gradient(
     weight : array, shape (n,), or None
     divisor : float
         Positive; n for the gradient of the mean.
+    parameter : float, default 0
+        Label smoothing, or Huber's delta.
+    summed : bool, default False
+        Whether an elementwise loss of a row is the sum over its outputs, in place of the mean.
 
     Returns
     -------
@@ -710,6 +722,8 @@ def loss_and_gradient(
         contiguous(target),
         None if weight is None else contiguous(weight),
         name,
+        float(parameter),
+        summed,
         float(divisor),
     )
     return rows, gradient
@@ -758,10 +772,21 @@ def check_beta(owner: str, betas: Any, index: int) -> float:
     """
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise ValueError(f"{owner}: betas must be two numbers, got {betas!r}")
-    beta = check_number(f"{owner}: betas", betas[index], at_least=0)
-    if beta >= 1:
-        raise ValueError(f"{owner}: betas must be below 1, got {beta:g}")
-    return beta
+    return check_decay(f"{owner}: betas", betas[index])
+
+
+def check_decay(what: str, value: object) -> float:
+    """Return the decay rate of a moving average, in [0, 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no such number.
+    """
+    rate = check_number(what, value, at_least=0)
+    if rate >= 1:
+        raise ValueError(f"{what} must be below 1, got {rate:g}")
+    return rate
 
 
 def sgd_update(
@@ -885,6 +910,83 @@ def adam_update(
         epsilon=check_number("adam_update: epsilon", epsilon, above=0),
         weight_decay=check_number("adam_update: weight_decay", weight_decay, at_least=0),
         decoupled=bool(decoupled),
+    )
+
+
+def rmsprop_update(
+    p: Array,
+    g: Any,
+    v: Array,
+    mean: Array | None = None,
+    velocity: Array | None = None,
+    *,
+    learning_rate: float = 0.01,
+    alpha: float = 0.99,
+    momentum: float = 0.0,
+    epsilon: float = 1e-8,
+    centered: bool = False,
+    weight_decay: float = 0.0,
+) -> None:
+    """Update parameters in place by RMSprop, in PyTorch's form: see `fastmlp.RMSprop`.
+
+    Parameters
+    ----------
+    p : array, any shape
+        Parameters, changed in place.
+    g : array of that shape
+        Gradient.
+    v : array of that shape
+        Mean square of the gradients, changed in place. Zeros at first.
+    mean, velocity : arrays of that shape, optional
+        Changed in place; needed where `centered`, and with momentum. Zeros at first.
+    learning_rate : float, default 0.01
+    alpha : float, default 0.99
+        Decay rate of the averages, from 0 up to but not including 1.
+    momentum : float, default 0
+    epsilon : float, default 1e-8
+        Positive.
+    centered : bool, default False
+        Whether to divide by the deviation from the mean gradient.
+    weight_decay : float, default 0
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, an array is read-only or missing, or a setting is out of range.
+    TypeError
+        If an array updated in place has another dtype than `p`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastmlp as fm
+    >>> p, v = np.ones(1), np.zeros(1)
+    >>> fm.kernels.rmsprop_update(p, [2.0], v, learning_rate=0.1, alpha=0.75)
+    >>> p.round(6), v
+    (array([0.8]), array([1.]))
+    """
+    moments = {"v": v}
+    for wanted, name, what, array in (
+        (centered, "mean", "centered", mean),
+        (momentum, "velocity", "momentum", velocity),
+    ):
+        if wanted and array is None:
+            raise ValueError(f"rmsprop_update: {what} needs a {name}")
+        if wanted and array is not None:
+            moments[name] = array
+    _update(
+        "rmsprop_update",
+        p,
+        g,
+        moments,
+        1,
+        learning_rate,
+        rule="rmsprop",
+        alpha=check_decay("rmsprop_update: alpha", alpha),
+        momentum=check_number("rmsprop_update: momentum", momentum, at_least=0),
+        epsilon=check_number("rmsprop_update: epsilon", epsilon, above=0),
+        centered=bool(centered),
+        weight_decay=check_number("rmsprop_update: weight_decay", weight_decay, at_least=0),
     )
 
 

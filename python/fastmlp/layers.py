@@ -180,6 +180,9 @@ class Dense(Layer):
     use_bias : bool, default True
     kernel_initializer : str, Initializer or callable, default "he_normal"
     bias_initializer : str, Initializer or callable, default "zeros"
+    l1, l2 : float, default 0
+        Penalties on the kernel: ``l1 * sum(abs(kernel)) + l2 * sum(kernel**2)`` is part of the
+        loss, as by Keras's regularizers, in its gradient and in every figure called "loss".
 
     Attributes
     ----------
@@ -193,7 +196,8 @@ class Dense(Layer):
     Raises
     ------
     TypeError, ValueError
-        If `units` is no positive integer, or a name is unknown.
+        If `units` is no positive integer, a name is unknown, or a penalty is negative or not
+        finite.
 
     Examples
     --------
@@ -210,12 +214,16 @@ class Dense(Layer):
     use_bias: bool = True
     kernel_initializer: Initial = "he_normal"
     bias_initializer: Initial = "zeros"
+    l1: float = 0.0
+    l2: float = 0.0
 
     kernel = _Tensor()
     bias = _Tensor()
 
     def __post_init__(self) -> None:
         self.units = check_integer("Dense: units", self.units, at_least=1)
+        self.l1 = check_number("Dense: l1", self.l1, at_least=0)
+        self.l2 = check_number("Dense: l2", self.l2, at_least=0)
         _activation_stages(self.activation)
         _check_initializers(self)
 
@@ -225,6 +233,7 @@ class Dense(Layer):
 
     def _stages(self) -> list[Stage]:
         dense = {"kind": "dense", "units": self.units, "use_bias": self.use_bias}
+        dense |= {"l1": self.l1, "l2": self.l2}
         return [dense, *_activation_stages(self.activation)]
 
     @property
@@ -329,6 +338,171 @@ class GELU(Layer):
 
     def _stages(self) -> list[Stage]:
         return _activation_stages("gelu")
+
+
+@dataclass(eq=False)
+class LeakyReLU(Layer):
+    """``x`` where it is positive, else ``negative_slope * x`` (Maas et al. 2013).
+
+    Parameters
+    ----------
+    negative_slope : float, default 0.01
+        From 0 up.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number or out of range.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.LeakyReLU()])([-1.0, 2.0])
+    array([-0.01,  2.  ], dtype=float32)
+    """
+
+    negative_slope: float = 0.01
+
+    def __post_init__(self) -> None:
+        self._stages()
+
+    def _stages(self) -> list[Stage]:
+        return _activation_stages("leaky_relu", self.negative_slope)
+
+    @property
+    def label(self) -> str:
+        """What `summary` and errors call it."""
+        return f"LeakyReLU ({self.negative_slope:g})"
+
+
+@dataclass(eq=False)
+class ELU(Layer):
+    """``x`` where it is positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., arXiv:1511.07289).
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        From 0 up.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number or out of range.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.ELU()])([float("-inf"), 2.0])
+    array([-1.,  2.], dtype=float32)
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._stages()
+
+    def _stages(self) -> list[Stage]:
+        return _activation_stages("elu", self.alpha)
+
+    @property
+    def label(self) -> str:
+        """What `summary` and errors call it."""
+        return f"ELU ({self.alpha:g})"
+
+
+@dataclass(eq=False)
+class SELU(Layer):
+    """ELU scaled such that activations normalise themselves (Klambauer et al., arXiv:1706.02515).
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.SELU()])([0.0, 1.0]).round(3)
+    array([0.   , 1.051], dtype=float32)
+    """
+
+    def _stages(self) -> list[Stage]:
+        return _activation_stages("selu")
+
+
+@dataclass(eq=False)
+class SiLU(Layer):
+    """``x * sigmoid(x)`` (Elfwing, Uchibe, Doya 2018, arXiv:1702.03118).
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.SiLU()])([0.0, 2.0]).round(3)
+    array([0.   , 1.762], dtype=float32)
+    """
+
+    def _stages(self) -> list[Stage]:
+        return _activation_stages("silu")
+
+
+@dataclass(eq=False)
+class Swish(Layer):
+    """``x * sigmoid(beta * x)`` (Ramachandran, Zoph, Le 2017, arXiv:1710.05941).
+
+    Parameters
+    ----------
+    beta : float, default 1
+        With 1 it is SiLU.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number or out of range.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Swish(2.0)])([0.0, 1.0]).round(3)
+    array([0.   , 0.881], dtype=float32)
+    """
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._stages()
+
+    def _stages(self) -> list[Stage]:
+        return _activation_stages("swish", self.beta)
+
+    @property
+    def label(self) -> str:
+        """What `summary` and errors call it."""
+        return f"Swish ({self.beta:g})"
+
+
+@dataclass(eq=False)
+class Softplus(Layer):
+    """``log(1 + exp(x))``, a smooth ReLU.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Softplus()])([0.0]).round(3)
+    array([0.693], dtype=float32)
+    """
+
+    def _stages(self) -> list[Stage]:
+        return _activation_stages("softplus")
+
+
+@dataclass(eq=False)
+class Step(Layer):
+    """1 where ``x > 0``, else 0 (Heaviside), for perceptrons; its derivative is 0.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.Sequential([fm.Step()])([-1.0, 0.0, 2.0])
+    array([0., 0., 1.], dtype=float32)
+    """
+
+    def _stages(self) -> list[Stage]:
+        return _activation_stages("step")
 
 
 @dataclass(eq=False)
@@ -775,24 +949,28 @@ class Custom(Layer):
         return array
 
 
+# Layers that need no settings, which a name alone makes.
+_PLAIN: tuple[type[Layer], ...] = (
+    ReLU,
+    LeakyReLU,
+    PReLU,
+    ELU,
+    SELU,
+    GELU,
+    SiLU,
+    Swish,
+    Softplus,
+    Sigmoid,
+    Tanh,
+    Step,
+    Softmax,
+    LogSoftmax,
+    BatchNorm,
+    LayerNorm,
+    Flatten,
+)
 CLASSES: dict[str, type[Layer]] = {
-    cls.__name__: cls
-    for cls in (
-        Dense,
-        Maxout,
-        Activation,
-        ReLU,
-        PReLU,
-        Sigmoid,
-        Tanh,
-        GELU,
-        Softmax,
-        LogSoftmax,
-        BatchNorm,
-        LayerNorm,
-        Flatten,
-        Dropout,
-    )
+    cls.__name__: cls for cls in (Dense, Maxout, Activation, Dropout, *_PLAIN)
 }
 
 
@@ -814,16 +992,4 @@ def get(identifier: str | Layer) -> Layer:
     """
     if isinstance(identifier, Layer):
         return identifier
-    plain = (
-        ReLU,
-        PReLU,
-        Sigmoid,
-        Tanh,
-        GELU,
-        Softmax,
-        LogSoftmax,
-        BatchNorm,
-        LayerNorm,
-        Flatten,
-    )
-    return lookup("layer", identifier, {cls.__name__: cls for cls in plain})()
+    return lookup("layer", identifier, {cls.__name__: cls for cls in _PLAIN})()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastmlp import schedules
 from fastmlp._config import check_number, lookup
 from fastmlp.device import Array
-from fastmlp.kernels import check_beta
+from fastmlp.kernels import check_beta, check_decay
 
 if TYPE_CHECKING:
     from fastmlp.sequential import Model
@@ -47,6 +47,8 @@ class Optimizer:
             elif field.name == "betas":
                 for index in range(2):
                     check_beta(type(self).__name__, value, index)
+            elif field.name == "alpha":
+                check_decay(f"{type(self).__name__}: alpha", value)
             elif field.name == "epsilon":
                 self._number(field.name, above=0)
             elif not isinstance(value, bool):
@@ -217,8 +219,74 @@ class AdamW(Adam):
     _decoupled = True
 
 
-CLASSES: dict[str, type[Optimizer]] = {"SGD": SGD, "Adam": Adam, "AdamW": AdamW}
-_BY_NAME: dict[str, Callable[[], Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+@dataclass(eq=False)
+class RMSprop(Optimizer):
+    """RMSprop (Hinton and Tieleman 2012, Coursera, lecture 6.5; in PyTorch's form).
+
+    ``v = alpha * v + (1 - alpha) * g**2``, then ``p -= learning_rate * g / (sqrt(v) + epsilon)``.
+    With momentum, ``b = momentum * b + g / (sqrt(v) + epsilon)`` and ``p -= learning_rate * b``.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule, default 0.01
+    alpha : float, default 0.99
+        Decay rate of the mean square, from 0 up to but not including 1; Keras calls it rho.
+    momentum : float, default 0
+    epsilon : float, default 1e-8
+        Positive; added to the root of the mean square.
+    centered : bool, default False
+        Take the variance in place of the mean square (Graves 2013, arXiv:1308.0850).
+    weight_decay : float, default 0
+        L2 penalty, on biases too.
+    clip_norm, clip_value : float, optional
+        Limits on the gradient's norm and on each of its elements.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is no number or out of range.
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> model = fm.Sequential([fm.Dense(1)])
+    >>> model.compile(fm.RMSprop(1e-3, momentum=0.9), "mse")
+    """
+
+    learning_rate: float | schedules.Schedule = 0.01
+    alpha: float = 0.99
+    momentum: float = 0.0
+    epsilon: float = 1e-8
+    centered: bool = False
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    clip_value: float | None = None
+
+    def rule(self) -> dict[str, Any]:
+        """Return the update as the core takes it."""
+        return {
+            "rule": "rmsprop",
+            "alpha": self.alpha,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "centered": self.centered,
+            "weight_decay": self.weight_decay,
+            **self._common(self.clip_norm, self.clip_value),
+        }
+
+
+CLASSES: dict[str, type[Optimizer]] = {
+    "SGD": SGD,
+    "Adam": Adam,
+    "AdamW": AdamW,
+    "RMSprop": RMSprop,
+}
+_BY_NAME: dict[str, Callable[[], Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
 
 
 def get(identifier: str | Optimizer) -> Optimizer:

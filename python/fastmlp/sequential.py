@@ -343,9 +343,9 @@ class Model(FastCall, Generic[Figure]):
         Parameters
         ----------
         optimizer : str or Optimizer
-        loss : str or callable
-            A name, or a function ``(prediction, target, sample_weight=None)`` ->
-            ``(loss, gradient)``.
+        loss : str, Loss or callable
+            A name, an object with settings such as ``fm.losses.Huber(delta=2.0)``, or a function
+            ``(prediction, target, sample_weight=None)`` -> ``(loss, gradient)``.
         metrics : iterable of str or callable
             Names, or functions ``(prediction, target)`` -> float.
 
@@ -428,7 +428,8 @@ class Model(FastCall, Generic[Figure]):
         Returns
         -------
         History
-            ``history.history["loss"]``, and so on, one figure an epoch; averages are over rows.
+            ``history.history["loss"]``, and so on, one figure an epoch; averages are over rows,
+            and a loss that is a sum is one over all rows.
             Of an `Ensemble`, an array of n figures an epoch, one for each network.
             Ctrl-C ends training after the step under way and sets ``history.interrupted``.
 
@@ -665,6 +666,32 @@ class Model(FastCall, Generic[Figure]):
         """
         self._layer_gradients(0)
         return list(self._engine.views(self._engine.gradients).values())
+
+    def penalty(self) -> Figure:
+        """Return what the layers' `l1` and `l2` add to the loss now, for a loop of one's own.
+
+        `backward` adds its gradient to that of the loss.
+
+        Returns
+        -------
+        float
+            Of an `Ensemble`, an array of n.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not built.
+
+        Examples
+        --------
+        >>> import fastmlp as fm
+        >>> model = fm.Sequential([fm.Input(2), fm.Dense(1, l1=0.5, l2=0.25)])
+        >>> model.set_weights([[[2.0], [-1.0]], [3.0]])
+        >>> model.penalty()
+        2.75
+        """
+        value: Figure = self._engine.penalty()
+        return value
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters by name: "0.kernel", "0.bias", "1.kernel", ...

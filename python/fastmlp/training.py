@@ -17,7 +17,7 @@ from fastmlp._config import check_integer, check_number
 from fastmlp.callbacks import Callback, CallbackList, History, Progress
 from fastmlp.device import Array
 from fastmlp.engine import Engine
-from fastmlp.losses import Loss, row_weights
+from fastmlp.losses import Loss, Reduction, row_weights
 from fastmlp.metrics import Metric
 from fastmlp.metrics import get as get_metric
 from fastmlp.optimizers import Optimizer
@@ -85,7 +85,7 @@ def _prepare(
         target = loss.target(target, len(rows), model._engine.outputs, model.dtype)
         _check_ending(model, loss, target)
     if class_weight is not None:
-        by_class = _class_weights(model, operation, class_weight, target)
+        by_class = _class_weights(model, operation, class_weight, target, loss.signed)
         weight = by_class if weight is None else weight * by_class
     return _Data(rows, target, weight)
 
@@ -96,9 +96,16 @@ def _check_ending(model: Model[Any], loss: Loss, target: Array) -> None:
 
 
 def _class_weights(
-    model: Model[Any], operation: str, class_weight: Mapping[int, float], target: Array
+    model: Model[Any],
+    operation: str,
+    class_weight: Mapping[int, float],
+    target: Array,
+    signed: bool,
 ) -> Array:
-    """Return a weight for each row by its class: a label, the largest probability, or 0 and 1."""
+    """Return a weight for each row by its class: a label, the largest probability, or 0 and 1.
+
+    Of signed targets, -1 and 1, the classes are 0 and 1 as well.
+    """
     if not isinstance(class_weight, Mapping):
         raise TypeError(
             f"{operation}: class_weight must be a dict of class to weight, "
@@ -106,6 +113,8 @@ def _class_weights(
         )
     one_hot = target.ndim == 2 and target.shape[1] > 1
     labels = target.argmax(axis=1) if one_hot else target.reshape(len(target))
+    if signed:
+        labels = labels > 0
     classes = max(model._engine.outputs, 2)
     weight = model._device.xp.ones(len(labels), model.dtype)
     for label, value in class_weight.items():
@@ -120,12 +129,14 @@ def _class_weights(
 class _Sums:
     """Sums over rows of the loss and of each metric, and the logs made of them."""
 
-    def __init__(self, metrics: list[Metric]) -> None:
+    def __init__(self, metrics: list[Metric], reduction: Reduction = "mean") -> None:
         self.metrics = metrics
+        self.reduction = reduction  # of the loss
         self.native = [i for i, metric in enumerate(metrics) if metric.native]
         self.own = [i for i, metric in enumerate(metrics) if not metric.native]
         self.rows = 0
         self.loss: Any = 0.0  # as the totals: of an ensemble, an array of a number each
+        self.penalty: Any = 0.0  # of the weights; always averaged over rows
         self.totals: list[Any] = [0.0] * len(metrics)
 
     @property
@@ -133,9 +144,9 @@ class _Sums:
         """What the core is asked to sum, after the loss."""
         return [name for metric in self.metrics if (name := metric.native)]
 
-    def take(self, rows: int, sums: Any) -> None:
+    def take(self, rows: int, sums: Any, penalty: Any) -> None:
         """Replace the native sums by those over the rows so far: (sums,) or (networks, sums)."""
-        self.rows = rows
+        self.rows, self.penalty = rows, penalty
         self.loss, *totals = sums.tolist() if sums.ndim == 1 else sums.T.copy()
         for i, total in zip(self.native, totals, strict=False):
             self.totals[i] = total
@@ -148,10 +159,13 @@ class _Sums:
             self.totals[i] += function(prediction, target) * len(prediction)
 
     def logs(self) -> dict[str, Any]:
-        """Return the averages so far."""
+        """Return the averages so far, and the loss as its reduction says."""
         rows = max(self.rows, 1)
+        loss = self.loss if self.reduction == "sum" else self.loss / rows
         averages = zip(self.metrics, self.totals, strict=True)
-        return {"loss": self.loss / rows} | {m.name: _finish(m, t / rows) for m, t in averages}
+        return {"loss": loss + self.penalty / rows} | {
+            m.name: _finish(m, t / rows) for m, t in averages
+        }
 
 
 def _finish(metric: Metric, mean: Any) -> Any:
@@ -206,7 +220,7 @@ class _Steps:
         if self.needs_batches and self.shuffle:
             epoch = int(self.engine.state["epoch"][0])
             self._order = kernels.permutation(len(self.data), self.engine.seeds[0], epoch)
-        return _Sums(self.model.metrics)
+        return _Sums(self.model.metrics, self.loss.reduction)
 
     def advance(self, done: int, sums: _Sums, seconds: float) -> int:
         """Make some steps from step `done` of the epoch on; return how many."""
@@ -232,13 +246,14 @@ class _Steps:
         made = self.engine.train(plan, len(self.data), steps, seconds)
         if self.engine.stopped:
             raise _NotFinite(made)
-        sums.take(int(self.engine.state["row"][0]), self.engine.sums)
+        sums.take(int(self.engine.state["row"][0]), self.engine.sums, self.engine.penalties)
         return made
 
     def _python_step(self, batch: _Data, sums: _Sums) -> int:
         """Make one step with a loss of one's own: the open box."""
         prediction = self.engine.forward(batch.x, True)
         value, grad = call_loss(self.loss, prediction, batch.target, batch.weight)
+        value += self.engine.penalty()
         if not isfinite(value):
             self.engine.state["forward"] -= 1
             raise _NotFinite(0)
@@ -271,8 +286,7 @@ def call_loss(
     ValueError
         If the gradient's shape is not that of the prediction.
     """
-    given = (prediction, target) if weight is None else (prediction, target, weight)
-    result = loss.function(*given)
+    result: Any = loss(prediction, target, weight)
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"{loss.name}: a loss must return (loss, gradient), got {result!r}")
     value, gradient = result
@@ -449,13 +463,14 @@ def evaluate(
 def _figures(model: Model[Any], data: _Data, chunk: int | None) -> dict[str, Any]:
     loss, _ = _compiled(model, "evaluate")
     engine = model._engine
-    sums = _Sums(model.metrics)
+    sums = _Sums(model.metrics, loss.reduction)
     if loss.native:
         totals = engine.evaluate(data.x, data.target, data.weight, loss, sums.native_names, chunk)
-        sums.take(len(data), totals)
+        sums.take(len(data), totals, 0.0)
         logs = sums.logs()
     else:
         logs = {"loss": call_loss(loss, engine.infer(data.x, chunk), data.target, data.weight)[0]}
+    logs["loss"] = logs["loss"] + engine.penalty()
     needed = [m for m in model.metrics if m.native is None or not loss.native]
     if needed:
         prediction = engine.infer(data.x, chunk)

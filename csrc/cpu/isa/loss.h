@@ -92,16 +92,18 @@ void softmax_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> y, std::int64_
   }
 }
 
-// One row's loss against a row of probabilities t, and their sum.
+// One row's loss against a row of probabilities t, 0 where that is not there, and their sum, once
+// they are smoothed.
 template <class T>
-FASTMLP_FN T cross_entropy_row(const T* z, const T* t, T max, T log_sum, T& target_sum,
-                               std::int64_t cols) {
+FASTMLP_FN T cross_entropy_row(const T* z, const T* t, LabelSmoothing<Vec<T>> smoothed, T max,
+                               T log_sum, T& target_sum, std::int64_t cols) {
   using V = Vec<T>;
   V loss(0), targets(0);
   for_columns<T>(cols, [&](std::int64_t j, auto n) {
-    const V target = V::load(t + j, n), shifted = V::load(z + j, n) - V::broadcast(max);
+    const V target = smoothed(t ? V::load(t + j, n) : V(0)),
+            shifted = V::load(z + j, n) - V::broadcast(max);
     loss = loss + CrossEntropy::value(shifted, V::broadcast(log_sum), target).first(n, T(0));
-    targets = targets + target;
+    targets = targets + target.first(n, T(0));
   });
   target_sum = targets.sum();
   return loss.sum();
@@ -110,8 +112,10 @@ FASTMLP_FN T cross_entropy_row(const T* z, const T* t, T max, T log_sum, T& targ
 template <class T>
 FASTMLP_FN void cross_entropy(T* row_loss, Rows<T> gradient, Rows<const T> prediction,
                               Targets<T> target, const T* weight, std::int64_t rows,
-                              std::int64_t cols, double divisor) {
+                              std::int64_t cols, double smoothing, double divisor) {
   using V = Vec<T>;
+  const LabelSmoothing<V> smoothed(smoothing, cols);
+  const LabelSmoothing<T> of_label(smoothing, cols);
   for_rows<T>(rows, [&](std::int64_t first, int count) {
     const Rows<const T> z{prediction[first], prediction.stride};
     const Rows<T> g{gradient ? gradient[first] : nullptr, gradient.stride};
@@ -122,51 +126,60 @@ FASTMLP_FN void cross_entropy(T* row_loss, Rows<T> gradient, Rows<const T> predi
       const T w = weight ? weight[first + i] : T(1);
       const std::int32_t label = target.labels ? target.labels[first + i] : -1;
       const T* t = target.labels ? nullptr : target.values[first + i];
-      T target_sum(1);
-      row_loss[first + i] =
-          w * (t ? cross_entropy_row(z[i], t, row.max[i], log_sum[i], target_sum, cols)
-                 : CrossEntropy::value(z[i][label] - row.max[i], log_sum[i], T(1)));
+      T loss(0), target_sum(1);
+      if (t || smoothing != 0)
+        loss = cross_entropy_row(z[i], t, smoothed, row.max[i], log_sum[i], target_sum, cols);
+      if (!t) {
+        loss += CrossEntropy::value(z[i][label] - row.max[i], log_sum[i], of_label.keep);
+        target_sum = T(1);
+      }
+      row_loss[first + i] = w * loss;
       if (!g) continue;
       const T scale = T(double(w) / divisor), right = t ? T(0) : g[i][label] * row.inverse[i];
       for_columns<T>(cols, [&](std::int64_t j, auto n) {
         const V p = V::load(g[i] + j, n) * V::broadcast(row.inverse[i]);
-        const V d = CrossEntropy::derivative(p, t ? V::load(t + j, n) : V(0), V(target_sum));
+        const V target = smoothed(t ? V::load(t + j, n) : V(0));
+        const V d = CrossEntropy::derivative(p, target, V(target_sum));
         (V::broadcast(scale) * d).store(g[i] + j, n);
       });
-      if (!t) g[i][label] = scale * CrossEntropy::derivative(right, T(1), T(1));
+      if (!t) g[i][label] = scale * CrossEntropy::derivative(right, of_label(T(1)), T(1));
     }
   });
 }
 
-// A row's loss is the mean over its outputs.
+// A row's loss is the mean over its outputs, or their sum.
 template <class T, class Kind>
 FASTMLP_FN void elementwise_loss(T* row_loss, Rows<T> gradient, Rows<const T> prediction,
                                  Rows<const T> target, const T* weight, std::int64_t rows,
-                                 std::int64_t cols, double divisor) {
+                                 std::int64_t cols, const LossFunction& function, double divisor) {
   using V = Vec<T>;
+  const V a(function.parameter);
+  const double row_divisor = function.row_divisor(cols);
   for (std::int64_t i = 0; i < rows; ++i) {
     const T w = weight ? weight[i] : T(1);
-    const V scale(double(w) / (divisor * double(cols)));
+    const V scale(double(w) / (divisor * row_divisor));
     V sum(0);
     for_columns<T>(cols, [&](std::int64_t j, auto n) {
       const V y = V::load(prediction[i] + j, n), t = V::load(target[i] + j, n);
-      sum = sum + Kind::value(y, t).first(n, T(0));
-      if (gradient) (scale * Kind::derivative(y, t)).store(gradient[i] + j, n);
+      sum = sum + Kind::value(y, t, a).first(n, T(0));
+      if (gradient) (scale * Kind::derivative(y, t, a)).store(gradient[i] + j, n);
     });
-    row_loss[i] = w * sum.sum() / T(cols);
+    row_loss[i] = w * sum.sum() / T(row_divisor);
   }
 }
 
 template <class T>
 void loss(T* row_loss, Rows<T> gradient, Rows<const T> prediction, Targets<T> target,
-          const T* weight, std::int64_t rows, std::int64_t cols, int loss_index, double divisor) {
-  Losses::visit(loss_index, [&](auto kind) {
+          const T* weight, std::int64_t rows, std::int64_t cols, const LossFunction& function,
+          double divisor) {
+  Losses::visit(function.index, [&](auto kind) {
     using Kind = decltype(kind);
     if constexpr (Kind::elementwise)
       elementwise_loss<T, Kind>(row_loss, gradient, prediction, target.values, weight, rows, cols,
-                                divisor);
+                                function, divisor);
     else
-      cross_entropy(row_loss, gradient, prediction, target, weight, rows, cols, divisor);
+      cross_entropy(row_loss, gradient, prediction, target, weight, rows, cols, function.parameter,
+                    divisor);
   });
 }
 
@@ -203,7 +216,7 @@ void metric(T* row_value, Rows<const T> prediction, Targets<T> target, std::int6
   const int index = metric.kind == MetricKind::mse ? Losses::index_of<MeanSquaredError>()
                                                    : Losses::index_of<MeanAbsoluteError>();
   if (metric.kind != MetricKind::accuracy)
-    return loss<T>(row_value, {}, prediction, target, nullptr, rows, cols, index, 1);
+    return loss<T>(row_value, {}, prediction, target, nullptr, rows, cols, LossFunction{index}, 1);
   for (std::int64_t i = 0; i < rows; ++i)
     row_value[i] = accuracy_row<T>(prediction[i], target.labels ? target.labels + i : nullptr,
                                    target.labels ? nullptr : target.values[i], cols, metric);

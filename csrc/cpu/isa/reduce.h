@@ -38,4 +38,21 @@ double sum_of_squares(const T* x, std::int64_t size) {
   return double(sum.sum());
 }
 
+template <class T>
+void penalize(T* gradient, double* sums, const T* weights, std::int64_t size,
+              const Penalty& penalty) {
+  using V = Vec<T>;
+  const PenaltyGradient<V> derivative(penalty);
+  V sizes(0), squares(0);
+  for_columns<T>(size, [&](std::int64_t j, auto n) {
+    const V w = V::load(weights + j, n);
+    sizes = sizes + absolute(w);
+    squares = fma(w, w, squares);
+    if (gradient) (V::load(gradient + j, n) + derivative(w)).store(gradient + j, n);
+  });
+  if (!sums) return;
+  sums[0] = double(sizes.sum());
+  sums[1] = double(squares.sum());
+}
+
 }  // namespace fastmlp::cpu::FASTMLP_ISA

@@ -41,6 +41,7 @@ constexpr Kernels<T> table() {
           metric<T>,
           column_sum<T>,
           sum_of_squares<T>,
+          penalize<T>,
           dropout<T>,
           update<T>,
           permute,

@@ -23,15 +23,39 @@ FASTMLP_FN void update_all(std::int64_t size, Step step, T* p, const T* g, Momen
 template <class T, bool plain>
 FASTMLP_FN void update_as(T* p, const T* g, T* const moments[3], std::int64_t size,
                           const Update& rule, const StepState& state) {
+  using V = Vec<T>;
   T *m0 = moments[0], *m1 = moments[1], *m2 = moments[2];
   if (rule.rule == UpdateRule::sgd) {
-    const SgdStep<Vec<T>, plain> step(rule, state);
+    const SgdStep<V, plain> step(rule, state);
     if (m0)
       update_all(size, step, p, g, m0);
     else
       update_all(size, step, p, g);
+  } else if (rule.rule == UpdateRule::rmsprop) {
+    const RmspropStep<V, plain> step(rule, state);
+    const V none(0);
+    auto without_mean = [=](V w, V d, V& square, V& velocity) __attribute__((always_inline)) {
+      V mean = none;
+      return step(w, d, square, mean, velocity);
+    };
+    auto without_velocity = [=](V w, V d, V& square, V& mean) __attribute__((always_inline)) {
+      V velocity = none;
+      return step(w, d, square, mean, velocity);
+    };
+    auto alone = [=](V w, V d, V& square) __attribute__((always_inline)) {
+      V velocity = none;
+      return without_mean(w, d, square, velocity);
+    };
+    if (m2)
+      update_all(size, step, p, g, m0, m1, m2);
+    else if (!m1)
+      update_all(size, alone, p, g, m0);
+    else if (rule.centered)
+      update_all(size, without_velocity, p, g, m0, m1);
+    else
+      update_all(size, without_mean, p, g, m0, m1);
   } else {
-    const AdamStep<Vec<T>, plain> step(rule, state);
+    const AdamStep<V, plain> step(rule, state);
     if (m2)
       update_all(size, step, p, g, m0, m1, m2);
     else
