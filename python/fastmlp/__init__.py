@@ -32,6 +32,7 @@ from fastmlp.layers import (
 )
 from fastmlp.optimizers import SGD, Adam, AdamW
 from fastmlp.sequential import Sequential
+from fastmlp.study import check_gradients
 
 __all__ = [
     "GELU",
@@ -51,6 +52,7 @@ __all__ = [
     "Tanh",
     "__version__",
     "callbacks",
+    "check_gradients",
     "cuda",
     "data",
     "datasets",
