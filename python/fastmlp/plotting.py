@@ -257,7 +257,7 @@ def decision_boundary(
     sure = (probabilities[np.arange(len(winner)), winner] - chance) / (1 - chance)
     strength = 0.12 + 0.4 * np.clip(sure, 0, 1)[:, None]
     picture = (1 - strength) + strength * colors[winner]
-    figure = _figure(5, 4.4)
+    figure = _figure(5.2, 4.2)
     axes = figure.subplots()
     axes.imshow(
         picture.reshape(_GRID, _GRID, 3),
@@ -277,7 +277,8 @@ def decision_boundary(
             *of_class.T, s=36, color=colors[label], edgecolor="white", label=str(label), zorder=3
         )
     axes.set(xlabel="x1", ylabel="x2", xlim=(left, right), ylim=(bottom, top))
-    axes.legend(title="class", loc="upper right")
+    # Beside the picture, where it hides no data.
+    axes.legend(title="class", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return _saved(figure, path)
 
 
