@@ -33,6 +33,6 @@ for name, target in gates.items():
         wrong = int((y * model.predict(x) <= 0).sum())
     results[name] = steps, wrong
     (w1, w2), b = model[0].kernel[:, 0], model[0].bias[0]
-    line = f"{w1:.1f} x1 {w2:+.1f} x2 {b:+.1f} = 0"
+    line = f"{w1:.2f} x1 {w2:+.2f} x2 {b:+.2f} = 0"
     print(f"{name:>3}: {wrong} wrong after {steps:4} steps; the line is {line}")
     fm.plotting.decision_boundary(model, x, y, folder / f"lesson_02_{name.lower()}.png")

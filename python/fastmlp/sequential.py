@@ -441,6 +441,11 @@ class Model(FastCall, Generic[Figure]):
             If the loss becomes NaN or infinite, that of one network in an `Ensemble`; the model
             is as after the last good step.
 
+        Warns
+        -----
+        UserWarning
+            If a `Dense` layer meets numbers as large as raw pixels: above 100, deviating by 30.
+
         Examples
         --------
         >>> import numpy as np
