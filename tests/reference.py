@@ -265,3 +265,48 @@ class Adam:
             v_max[...] = np.maximum(v_max, v)
             second = (v_max if self.amsgrad else v) / (1 - b2**self.steps)
             p -= self.learning_rate / (1 - b1**self.steps) * m / (np.sqrt(second) + self.epsilon)
+
+
+# ---- normalisation: statistics are (biased) means over the batch, or over each row
+
+
+def normalise(
+    x: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    epsilon: float = 1e-5,
+) -> np.ndarray:
+    return (x - mean) / np.sqrt(variance + epsilon) * gamma + beta
+
+
+def batch_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    return normalise(x, x.mean(axis=0), x.var(axis=0), gamma, beta)
+
+
+def layer_norm(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    return normalise(x, x.mean(axis=1, keepdims=True), x.var(axis=1, keepdims=True), gamma, beta)
+
+
+def normalise_backward(
+    dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, axis: int, epsilon: float = 1e-5
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The derivatives by x, gamma and beta, with statistics over `axis`."""
+    deviation = np.sqrt(x.var(axis=axis, keepdims=True) + epsilon)
+    normal = (x - x.mean(axis=axis, keepdims=True)) / deviation
+    h = dy * gamma
+    mean, product = (a.mean(axis=axis, keepdims=True) for a in (h, h * normal))
+    return (h - mean - normal * product) / deviation, (dy * normal).sum(axis=0), dy.sum(axis=0)
+
+
+def batch_norm_backward(
+    dy: np.ndarray, x: np.ndarray, gamma: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return normalise_backward(dy, x, gamma, axis=0)
+
+
+def layer_norm_backward(
+    dy: np.ndarray, x: np.ndarray, gamma: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return normalise_backward(dy, x, gamma, axis=1)

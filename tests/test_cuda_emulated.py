@@ -47,9 +47,10 @@ def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     [
         ["test_kernels.py", "-k", "not other_paths"],
         ["test_losses.py", "test_gradients.py", "test_optimizers.py", "test_metrics.py"],
+        ["test_layers.py"],
         ["test_fit.py", "test_sequential.py", "test_ensemble.py", "test_callbacks.py"],
     ],
-    ids=["kernels", "formulas", "models"],
+    ids=["kernels", "formulas", "layers", "models"],
 )
 def test_what_the_cpu_has_to_pass(files: list[str]) -> None:
     done = subprocess.run(
@@ -75,6 +76,8 @@ def trained(device: Device | str, number: int, steps: int = 10) -> list[np.ndarr
         layers.append(fm.Dense(units, activation=names[int(rng.integers(len(names)))]))
         if rng.random() < 0.3:
             layers.append(fm.Dropout(0.3))
+        if rng.random() < 0.3:
+            layers.append([fm.LayerNorm(), fm.PReLU(), fm.Maxout(9)][int(rng.integers(3))])
     loss = ["cross_entropy", "mse", "mae", "binary_cross_entropy"][number % 4]
     outputs = max(sizes[-1], 2)
     model = fm.Sequential(

@@ -35,6 +35,7 @@ def train(
     x = random.standard_normal((3 * batch + 5, features))
     y = random.randint(outputs, size=len(x))
     layers = [fm.Dense(n, activation) for n, activation in zip(hidden, ("relu", "tanh", "silu"))]
+    layers += [fm.BatchNorm(), fm.PReLU(), fm.Maxout(20), fm.LayerNorm(), fm.PReLU(shared=True)]
     layers += [fm.Dropout(0.1), fm.Dense(outputs)]
     model = fm.Sequential(layers, seed=5, dtype=dtype)
     model.compile(fm.AdamW(1e-3, clip_norm=0.5), "cross_entropy", metrics=["accuracy"])
@@ -201,14 +202,21 @@ def test_a_forked_child_trains_to_the_same_bits():
 
 # Replicas: one program for R networks gives the bits of R programs for one.
 
+NORM = {"affine": True, "epsilon": 1e-5, "momentum": 0.1}
 STAGES = [
     {"kind": "dense", "layer": 0, "units": 33, "use_bias": True},
     {"kind": "activation", "layer": 0, "name": "tanh", "parameter": 0.0},
     {"kind": "dropout", "layer": 1, "rate": 0.25},
     {"kind": "dense", "layer": 2, "units": 65, "use_bias": False},
     {"kind": "activation", "layer": 2, "name": "silu", "parameter": 0.0},
-    {"kind": "dense", "layer": 3, "units": 5, "use_bias": True},
-    {"kind": "softmax", "layer": 3},
+    {"kind": "maxout", "pieces": 5, "layer": 2},
+    {"kind": "normalisation", "layer": 3, "by_row": False, **NORM},
+    {"kind": "prelu", "layer": 4, "shared": False},
+    {"kind": "normalisation", "layer": 5, "by_row": True, **NORM},
+    {"kind": "normalisation", "layer": 6, "by_row": False, **NORM, "affine": False},
+    {"kind": "prelu", "layer": 7, "shared": True},
+    {"kind": "dense", "layer": 8, "units": 5, "use_bias": True},
+    {"kind": "softmax", "layer": 8, "logarithm": False},
 ]
 RULES = {
     "momentum": {"rule": "sgd", "momentum": 0.9, "nesterov": True},
@@ -216,10 +224,14 @@ RULES = {
 }
 
 
+def parameter_tensors(network: _core.Network) -> list[dict]:
+    return [t for t in network.tensors if t["buffer"] == "parameters"]
+
+
 def padding(network: _core.Network) -> np.ndarray:
     """Which elements of a flat array belong to no parameter; they are 0 and stay 0."""
     unused = np.ones(network.parameters, bool)
-    for t in network.tensors:
+    for t in parameter_tensors(network):
         rows, width = (1, *t["shape"])[-2:]
         block = unused[t["offset"] :][: rows * t["stride"]].reshape(rows, t["stride"])
         block[:, :width] = False
@@ -238,7 +250,7 @@ def train_replicas(seeds: list[int], dtype: str, rule: dict) -> dict[str, np.nda
     )  # fmt: skip
     parameters = np.zeros((replicas, network.parameters), dtype)
     for replica, seed in enumerate(seeds):
-        for stream, t in enumerate(network.tensors):
+        for stream, t in enumerate(parameter_tensors(network)):
             rows_of_t, width = (1, *t["shape"])[-2:]
             block = parameters[replica, t["offset"] :][: rows_of_t * t["stride"]]
             values = fm.kernels.random_normal((rows_of_t, width), dtype, seed=seed, stream=stream)
@@ -254,6 +266,7 @@ def train_replicas(seeds: list[int], dtype: str, rule: dict) -> dict[str, np.nda
         },
         "workspace": np.full((replicas, plan.workspace), np.nan, dtype),
         "step_state": state,
+        "state": np.ones((replicas, network.state), dtype),
         "input": data.standard_normal((rows, features)).astype(dtype),
         "target": data.randint(5, size=rows).astype("int32"),
         "learning_rates": np.array([0.05]),
@@ -266,7 +279,7 @@ def train_replicas(seeds: list[int], dtype: str, rule: dict) -> dict[str, np.nda
         assert plan.train(arguments, rows, 100, 60.0) == 3
     for name in ("parameters", "gradients", "moment0", "moment1"):
         assert (arrays[name][:, padding(network)] == 0).all()
-    return {name: arrays[name] for name in ("parameters", "moment0", "moment1")} | {
+    return {name: arrays[name] for name in ("parameters", "state", "moment0", "moment1")} | {
         "sums": state["sums"].copy(), "steps": state["step"].copy()
     }  # fmt: skip
 

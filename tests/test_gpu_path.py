@@ -409,7 +409,7 @@ def test_an_error_in_asking_for_the_stream_is_told():
         raise OSError("no stream")
 
     with pytest.raises(OSError, match="no stream"):
-        _core.softmax(_core.cpu(broken), fake_cupy.empty((2, 2)), fake_cupy.ones((2, 2)))
+        _core.softmax(_core.cpu(broken), fake_cupy.empty((2, 2)), fake_cupy.ones((2, 2)), False)
 
 
 def test_a_plan_refuses_arrays_of_another_memory():

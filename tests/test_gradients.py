@@ -32,16 +32,16 @@ def numerical_gradient(f: Callable[[], float], at: np.ndarray) -> np.ndarray:
     return gradient
 
 
-def check_backward(model: fm.Sequential, x: np.ndarray) -> None:
+def check_backward(model: fm.Sequential, x: np.ndarray, training: bool = False) -> None:
     """Every gradient of sum(w * model(x)), w fixed and random, by the input and the parameters."""
-    w = np.random.RandomState(9).standard_normal(model.forward(x).shape)
+    w = np.random.RandomState(9).standard_normal(model.predict(x).shape)
 
     def value() -> float:
-        return float((w * to_host(model.forward(x))).sum())
+        return float((w * to_host(model.forward(x, training=training))).sum())
 
     expected = [numerical_gradient(value, p) for p in model.parameters()]
     expected_dx = numerical_gradient(value, x)
-    model.forward(x)
+    model.forward(x, training=training)
     dx = to_host(model.backward(w))
     np.testing.assert_allclose(dx, expected_dx, rtol=0, atol=TOLERANCE)
     got = model.gradients()
@@ -59,7 +59,8 @@ def build(layers: list, features: int, device: str) -> fm.Sequential:
     model = fm.Sequential(layers, seed=3, dtype="float64", device=device)
     model.build(features)
     rng = np.random.RandomState(5)
-    model.set_weights([0.5 * rng.standard_normal(w.shape) for w in model.get_weights()])
+    for parameter in model.parameters():
+        parameter[...] = model._device.put(0.5 * rng.standard_normal(parameter.shape))
     return model
 
 
@@ -88,6 +89,14 @@ LAYERS = {
     "silu then relu": [fm.Dense(7, "silu"), fm.ReLU(), fm.Dense(2)],
     "dropout at inference": [fm.Dense(7, "relu"), fm.Dropout(0.5), fm.Dense(2)],
     "activations only": [fm.Tanh()],
+    "log-softmax": [fm.Dense(7), fm.LogSoftmax()],
+    "log-softmax inside": [fm.Dense(7, "log_softmax"), fm.Dense(3)],
+    "prelu": [fm.Dense(7), fm.PReLU(), fm.Dense(3), fm.PReLU(shared=True)],
+    "prelu first": [fm.PReLU(), fm.Dense(3)],
+    "maxout": [fm.Maxout(5, 3), fm.Dense(6), fm.Maxout(2)],
+    "layer norm": [fm.Dense(7), fm.LayerNorm(), fm.Tanh(), fm.Dense(2)],
+    "layer norm first": [fm.LayerNorm(), fm.Dense(3), fm.LayerNorm(affine=False)],
+    "batch norm at inference": [fm.Dense(7), fm.BatchNorm(), fm.Tanh(), fm.BatchNorm(affine=False)],
     "deep": [fm.Dense(3, "tanh") for _ in range(6)],
 }
 
@@ -96,6 +105,21 @@ LAYERS = {
 @pytest.mark.parametrize("rows", [1, 9])
 def test_layers(layers, rows, device):
     check_backward(build(copy.deepcopy(layers), 4, device), random_input(rows, 4))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [fm.Dense(7), fm.BatchNorm(), fm.Tanh(), fm.Dense(2)],
+        [fm.BatchNorm(), fm.Dense(3), fm.BatchNorm(affine=False)],
+        [fm.BatchNorm(), fm.LayerNorm(), fm.PReLU(), fm.Dense(3)],
+    ],
+    ids=["inside", "at both ends", "in a row"],
+)
+@pytest.mark.parametrize("rows", [5, 9, 130])
+def test_batch_norm_while_training(layers, rows, device):
+    model = build(copy.deepcopy(layers), 4, device)
+    check_backward(model, random_input(rows, 4), training=True)
 
 
 def test_flatten(device):

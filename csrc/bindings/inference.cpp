@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 #include "bindings/arrays.h"
@@ -42,10 +43,11 @@ class Scratch {
 // right shape, or one such row. Anything else gets null, and the caller converts or complains.
 class Inference {
  public:
-  Inference(std::shared_ptr<nn::Network> network, py::array parameters,
+  Inference(std::shared_ptr<nn::Network> network, py::array parameters, py::array state,
             std::vector<Py_intptr_t> row_shape)
       : network_(std::move(network)),
         parameters_(std::move(parameters)),
+        state_(std::move(state)),
         row_shape_(std::move(row_shape)),
         dtype_(network_->dtype() == DType::float64 ? py::dtype::of<double>()
                                                    : py::dtype::of<float>()),
@@ -106,6 +108,7 @@ class Inference {
     static thread_local Scratch scratch;
     void* buffers[buffer_count] = {};
     buffers[parameters] = py::detail::array_proxy(parameters_.ptr())->data;
+    buffers[state] = py::detail::array_proxy(state_.ptr())->data;
     buffers[workspace] = scratch.at_least(entry.workspace_bytes);
     buffers[input] = x;
     buffers[output] = y;
@@ -132,7 +135,8 @@ class Inference {
       nn::Lowered lowered = nn::lower(*network_, options);
       auto made = std::make_unique<Entry>();
       made->workspace_bytes = std::size_t(lowered.workspace * size_of(network_->dtype()));
-      made->executable = network_->backend().compile(std::move(lowered.program));
+      if (!lowered.calls.empty()) throw std::logic_error("inference: the host has layers in it");
+      made->executable = network_->backend().compile(std::move(lowered.programs.front()));
       entry = std::move(made);
     }
     return *entry;
@@ -140,7 +144,7 @@ class Inference {
 
   const Numpy& numpy_ = Numpy::get();
   std::shared_ptr<nn::Network> network_;
-  py::array parameters_;
+  py::array parameters_, state_;
   std::vector<Py_intptr_t> row_shape_;
   py::dtype dtype_;
   Py_intptr_t features_, outputs_;
@@ -231,7 +235,7 @@ py::object fast_call_type() {
 
 void add_inference(py::module_& module) {
   py::class_<Inference>(module, "Inference")
-      .def(py::init<std::shared_ptr<nn::Network>, py::array, std::vector<Py_intptr_t>>())
+      .def(py::init<std::shared_ptr<nn::Network>, py::array, py::array, std::vector<Py_intptr_t>>())
       .def("__call__", [](Inference& self, const py::object& x, const py::object& out) {
         py::object result = self.call(x, out);
         return result ? result : py::none();

@@ -63,11 +63,12 @@ void add_kernels(py::module_& module) {
                                writable_view(dz), view_of(dy), view_of(x), view_of(y),
                                view_of(kernel), activation_named(name, parameter)));
   });
-  module.def("softmax", [](const py::capsule& backend, Array y, Array x) {
-    execute(backend, nn::softmax(writable_view(y), view_of(x)));
+  module.def("softmax", [](const py::capsule& backend, Array y, Array x, bool logarithm) {
+    execute(backend, nn::softmax(writable_view(y), view_of(x), logarithm));
   });
-  module.def("softmax_backward", [](const py::capsule& backend, Array dx, Array dy, Array y) {
-    execute(backend, nn::softmax_backward(writable_view(dx), view_of(dy), view_of(y)));
+  module.def("softmax_backward", [](const py::capsule& backend, Array dx, Array dy, Array y,
+                                    bool logarithm) {
+    execute(backend, nn::softmax_backward(writable_view(dx), view_of(dy), view_of(y), logarithm));
   });
   module.def("loss", [](const py::capsule& backend, Array row_loss, Array gradient,
                         Array prediction, Array target, Array weight, const std::string& name,

@@ -41,6 +41,14 @@ class Arguments {
     throw py::value_error("unknown buffer '" + name + "'");
   }
   const Memory& memory(int buffer) const { return memory_[buffer]; }
+  // An operand's rows as an array, of the kind that the buffer is.
+  py::object array(const Operand& operand, std::int64_t rows) const {
+    if (!operand) return py::none();
+    const py::slice part(operand.offset, operand.offset + rows * operand.row_stride, 1);
+    const py::object flat = arrays_[std::size_t(operand.buffer)].attr("reshape")(-1)[part];
+    return flat.attr("reshape")(
+        rows, operand.row_stride)[py::make_tuple(py::ellipsis(), py::slice(0, operand.cols, 1))];
+  }
   // The buffers, the stream as it is now, and one step: what every launch begins as.
   Launch launch() const {
     Launch launch;
@@ -60,11 +68,14 @@ class Arguments {
 // How much of a buffer a program touches, so that a wrong array is an error and never a crash.
 class Extents {
  public:
-  Extents(const Program& program, std::int64_t workspace) : replicas_(program.replicas) {
-    for (const Record& record : program.records)
-      std::visit([&](auto r) { r.each([&](const Operand& o) { add(o); }); }, record);
+  explicit Extents(const nn::Lowered& lowered) : replicas_(lowered.programs.front().replicas) {
+    const auto take = [&](const Operand& o) { add(o); };
+    for (const Program& program : lowered.programs)
+      for (const Record& record : program.records)
+        std::visit([&](auto r) { r.each(take); }, record);
+    for (nn::HostCall call : lowered.calls) call.each(take);
     if (fixed_.count(Buffer::workspace))
-      fixed_[Buffer::workspace] = {workspace * replicas_, program.dtype};
+      fixed_[Buffer::workspace] = {lowered.workspace * replicas_, lowered.programs.front().dtype};
   }
 
   void check(const Arguments& arguments, std::int64_t rows) const {
@@ -131,21 +142,66 @@ py::list describe(const Program& program, std::int64_t batch) {
   return result;
 }
 
+// A program in which the host takes a part, for one call: the pieces of the program by turns with
+// `host(layer, training, out, in, gradient, y)` on arrays of the buffers, for which it holds the
+// GIL.
+class Hosted : public Executable {
+ public:
+  Hosted(Backend& backend, std::vector<std::unique_ptr<Executable>>& parts,
+         const std::vector<nn::HostCall>& calls, const Arguments& arguments, const py::object& host)
+      : backend_(backend), parts_(parts), calls_(calls), arguments_(arguments), host_(host) {}
+
+  const Program& program() const override { return parts_.front()->program(); }
+
+  void run(const Launch& launch) override {
+    if (launch.profile) throw std::runtime_error("profile: needs layers that the core computes");
+    Launch once = launch;
+    once.repeat = 1;
+    for (std::int64_t step = 0; step < launch.repeat && !stopped(once); ++step) {
+      for (std::size_t i = 0; i < parts_.size(); ++i) {
+        parts_[i]->run(once);
+        if (i < calls_.size()) call(calls_[i], launch.rows);
+      }
+    }
+  }
+
+ private:
+  void call(const nn::HostCall& c, std::int64_t rows) const {
+    const py::gil_scoped_acquire acquire;
+    host_(c.layer, c.training, arguments_.array(c.out, rows), arguments_.array(c.in, rows),
+          arguments_.array(c.gradient, rows), arguments_.array(c.y, rows));
+  }
+
+  // Whether the last step's loss was not finite: the pieces of a program stop each for itself.
+  bool stopped(const Launch& launch) const {
+    if (launch.repeat == 1 || !launch.buffers[step_state]) return false;
+    StepState state;
+    backend_.read(&state, launch.buffers[step_state], sizeof state, launch.stream);
+    return state.not_finite != 0;
+  }
+
+  Backend& backend_;
+  std::vector<std::unique_ptr<Executable>>& parts_;
+  const std::vector<nn::HostCall>& calls_;
+  const Arguments& arguments_;
+  const py::object& host_;
+};
+
 class Plan {
  public:
   Plan(const nn::Network& network, const nn::PlanOptions& options)
       : Plan(network.backend(), nn::lower(network, options), options.rows) {}
+  Plan(Plan&&) = default;
 
-  void run(const Arguments& arguments, std::int64_t rows) {
+  void run(const Arguments& arguments, std::int64_t rows, const py::object& host) {
     check(arguments, rows, rows);
     Launch launch = arguments.launch();
     launch.rows = launch.total_rows = rows;
-    py::gil_scoped_release release;
-    executable_->run(launch);
+    on_executable(arguments, host, [&](Executable& executable) { executable.run(launch); });
   }
 
   std::int64_t train(const Arguments& arguments, std::int64_t total_rows, std::int64_t steps,
-                     double seconds) {
+                     double seconds, const py::object& host) {
     check(arguments, std::min(rows_, total_rows), total_rows);
     const Memory& state = arguments.memory(Buffer::step_state);
     if (!state.data) fail("train", "a step state", "none");
@@ -155,8 +211,10 @@ class Plan {
     call.batch_size = rows_;
     call.max_steps = steps;
     call.seconds = seconds;
-    py::gil_scoped_release release;
-    return nn::train(*executable_, backend_, call);
+    std::int64_t done = 0;
+    on_executable(arguments, host,
+                  [&](Executable& executable) { done = nn::train(executable, backend_, call); });
+    return done;
   }
 
   // Steps of whole batches from the first row on: what each record is, how many operations it has
@@ -172,17 +230,14 @@ class Plan {
     launch.total_rows = total_rows;
     launch.repeat = steps;
     launch.profile = &profile;
-    {
-      py::gil_scoped_release release;
-      executable_->run(launch);
-    }
+    on_executable(arguments, py::none(), [&](Executable& executable) { executable.run(launch); });
+    const Program& program = parts_.front()->program();
     auto cells = [&](const std::vector<float>& seconds) {
-      return py::array_t<float>({py::ssize_t(steps), py::ssize_t(profile.members),
-                                 py::ssize_t(executable_->program().records.size())},
-                                seconds.data());
+      return py::array_t<float>(
+          {py::ssize_t(steps), py::ssize_t(profile.members), py::ssize_t(program.records.size())},
+          seconds.data());
     };
-    return py::make_tuple(describe(executable_->program(), rows_), cells(profile.working),
-                          cells(profile.waiting));
+    return py::make_tuple(describe(program, rows_), cells(profile.working), cells(profile.waiting));
   }
 
   std::int64_t workspace() const { return workspace_; }
@@ -192,8 +247,22 @@ class Plan {
       : backend_(backend),
         rows_(rows),
         workspace_(lowered.workspace),
-        extents_(lowered.program, lowered.workspace),
-        executable_(backend.compile(std::move(lowered.program))) {}
+        extents_(lowered),
+        calls_(std::move(lowered.calls)) {
+    for (Program& program : lowered.programs) parts_.push_back(backend.compile(std::move(program)));
+  }
+
+  // Calls f with the program, without the GIL.
+  template <class F>
+  void on_executable(const Arguments& arguments, const py::object& host, F&& f) {
+    if (calls_.empty()) {
+      const py::gil_scoped_release release;
+      return f(*parts_.front());
+    }
+    Hosted hosted(backend_, parts_, calls_, arguments, host);
+    const py::gil_scoped_release release;
+    f(hosted);
+  }
 
   void check(const Arguments& arguments, std::int64_t rows, std::int64_t outside_rows) const {
     if (rows > rows_) fail("plan", std::to_string(rows_) + " rows at most", std::to_string(rows));
@@ -203,7 +272,8 @@ class Plan {
   Backend& backend_;
   std::int64_t rows_, workspace_;
   Extents extents_;
-  std::unique_ptr<Executable> executable_;
+  std::vector<nn::HostCall> calls_;
+  std::vector<std::unique_ptr<Executable>> parts_;  // of the program, one more than calls
 };
 
 // ---- from Python's dicts to the core's structs
@@ -222,7 +292,15 @@ nn::Layer layer_from(const py::dict& stage) {
   if (kind == "activation")
     return nn::Elementwise{
         activation_named(get<std::string>(stage, "name"), get<double>(stage, "parameter"))};
-  if (kind == "softmax") return nn::SoftmaxLayer{};
+  if (kind == "softmax") return nn::SoftmaxLayer{get<bool>(stage, "logarithm")};
+  if (kind == "prelu") return nn::PreluLayer{layer, get<bool>(stage, "shared")};
+  if (kind == "maxout") return nn::MaxoutLayer{get<std::int64_t>(stage, "pieces")};
+  if (kind == "normalisation")
+    return nn::Normalisation{layer, get<bool>(stage, "by_row"), get<bool>(stage, "affine"),
+                             get<double>(stage, "epsilon"), get<double>(stage, "momentum")};
+  if (kind == "host")
+    return nn::HostLayer{layer, get<std::int64_t>(stage, "units"),
+                         get<decltype(nn::HostLayer::parameters)>(stage, "parameters")};
   if (kind == "dropout") return nn::DropoutLayer{layer, get<double>(stage, "rate")};
   throw py::value_error("unknown kind of stage '" + kind + "'");
 }
@@ -323,8 +401,9 @@ void add_network(py::module_& module) {
 
   py::class_<Plan>(module, "Plan")
       .def_property_readonly("workspace", &Plan::workspace)
-      .def("run", &Plan::run)
-      .def("train", &Plan::train)
+      .def("run", &Plan::run, "arguments"_a, "rows"_a, "host"_a = py::none())
+      .def("train", &Plan::train, "arguments"_a, "total_rows"_a, "steps"_a, "seconds"_a,
+           "host"_a = py::none())
       .def("profile", &Plan::profile);
 
   py::class_<nn::Network, std::shared_ptr<nn::Network>>(module, "Network")

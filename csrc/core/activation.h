@@ -185,6 +185,23 @@ struct Gelu : FromInput {
 using Activations =
     FormulaList<Identity, Relu, LeakyRelu, Elu, Selu, Sigmoid, Tanh, Softplus, Swish, Silu, Gelu>;
 
+// He, Zhang, Ren, Sun 2015, arXiv:1502.01852: the slope is learned, so it comes with the element
+// and may be negative. It has records of its own (Prelu) and is not in the list.
+struct ParametricRelu {
+  template <class T>
+  static FASTMLP_FN T forward(T x, T slope) {
+    return select(x > T(0), x, slope * x);
+  }
+  template <class T>
+  static FASTMLP_FN T derivative(T x, T slope) {
+    return select(x > T(0), T(1), select(x <= T(0), slope, x));
+  }
+  template <class T>
+  static FASTMLP_FN T slope_derivative(T x) {
+    return select(x > T(0), T(0), x);
+  }
+};
+
 // Elementary functions that fm.kernels offers as they are: no layer has them, and no derivative.
 struct Exp {
   static constexpr const char* name = "exp";

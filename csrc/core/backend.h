@@ -50,6 +50,6 @@ class Backend {
 
 // A backend in another extension module is handed over as a capsule of this name; the number
 // changes with this file or anything that it includes.
-constexpr const char* backend_capsule = "fastmlp.Backend.2";
+constexpr const char* backend_capsule = "fastmlp.Backend.3";
 
 }  // namespace fastmlp

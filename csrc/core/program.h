@@ -162,8 +162,67 @@ struct ActivationBackward {
   }
 };
 
+// Of each row; `logarithm`: its logarithm, from the input and never from the probabilities.
 struct Softmax {
   static constexpr const char* name = "Softmax";
+  Operand out, in;
+  bool logarithm = false;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in);
+  }
+};
+
+// out = y (gradient - sum_j gradient_j y_j), of the logarithm gradient - exp(y) sum_j gradient_j
+struct SoftmaxBackward {
+  static constexpr const char* name = "SoftmaxBackward";
+  Operand out, gradient, y;
+  bool logarithm = false;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(gradient), f(y);
+  }
+};
+
+// A ReLU whose slope below 0 is learned, one for each column or, where `slope` has one element, for
+// all.
+struct Prelu {
+  static constexpr const char* name = "Prelu";
+  Operand out, in, slope;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in), f(slope);
+  }
+};
+
+struct PreluBackward {
+  static constexpr const char* name = "PreluBackward";
+  Operand out, gradient, in, slope;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(gradient), f(in), f(slope);
+  }
+};
+
+// out = the derivative by the slope, as many as there are of those.
+struct PreluSlope {
+  static constexpr const char* name = "PreluSlope";
+  Operand out, gradient, in;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(gradient), f(in);
+  }
+};
+
+// out[i][j] = the largest of in[i][j], in[i][j + cols], in[i][j + 2 cols], ... with cols those of
+// out.
+struct Maxout {
+  static constexpr const char* name = "Maxout";
   Operand out, in;
 
   template <class F>
@@ -172,14 +231,82 @@ struct Softmax {
   }
 };
 
-// out = y (gradient - sum_j gradient_j y_j)
-struct SoftmaxBackward {
-  static constexpr const char* name = "SoftmaxBackward";
-  Operand out, gradient, y;
+// The gradient goes to the first of the largest, the others get 0.
+struct MaxoutBackward {
+  static constexpr const char* name = "MaxoutBackward";
+  Operand out, gradient, in, y;
 
   template <class F>
   void each(F f) {
-    f(out), f(gradient), f(y);
+    f(out), f(gradient), f(in), f(y);
+  }
+};
+
+// The mean and the (biased) variance of each column of `in` over the rows, for batch normalisation,
+// or, with `by_row`, of each row over the columns, for layer normalisation.
+struct Statistics {
+  static constexpr const char* name = "Statistics";
+  Operand mean, variance, in;
+  bool by_row = false;
+
+  template <class F>
+  void each(F f) {
+    f(mean), f(variance), f(in);
+  }
+};
+
+// out = (in - mean) / sqrt(variance + epsilon) gamma + beta, with gamma and beta of columns, where
+// there are any.
+struct Normalise {
+  static constexpr const char* name = "Normalise";
+  Operand out, in, mean, variance, gamma, beta;
+  double epsilon = 0;
+  bool by_row = false;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in), f(mean), f(variance), f(gamma), f(beta);
+  }
+};
+
+// With x = (in - mean) / sqrt(variance + epsilon): gamma = the sum over rows of gradient x, beta =
+// that of gradient.
+struct NormaliseSums {
+  static constexpr const char* name = "NormaliseSums";
+  Operand gamma, beta, gradient, in, mean, variance;
+  double epsilon = 0;
+  bool by_row = false;
+
+  template <class F>
+  void each(F f) {
+    f(gamma), f(beta), f(gradient), f(in), f(mean), f(variance);
+  }
+};
+
+// The derivative by `in`. Where the statistics are those of the batch, it takes the sums that
+// NormaliseSums made; where they are given, none.
+struct NormaliseBackward {
+  static constexpr const char* name = "NormaliseBackward";
+  Operand out, gradient, in, mean, variance, gamma, gamma_sum, beta_sum;
+  double epsilon = 0;
+  bool by_row = false;
+
+  template <class F>
+  void each(F f) {
+    f(out), f(gradient), f(in), f(mean), f(variance), f(gamma), f(gamma_sum), f(beta_sum);
+  }
+};
+
+// running += momentum (batch - running), with the batch's variance unbiased, as PyTorch has it. One
+// row says nothing of a variance: then nothing moves.
+struct MoveStatistics {
+  static constexpr const char* name = "MoveStatistics";
+  Operand running_mean, running_variance, mean, variance;
+  double momentum = 0;
+
+  template <class F>
+  void each(F f) {
+    f(running_mean), f(running_variance), f(mean), f(variance);
   }
 };
 
@@ -288,7 +415,9 @@ struct EndStep {
 };
 
 using Record = std::variant<Gather, Copy, MatMul, ColumnSum, BiasAdd, ActivationForward,
-                            ActivationBackward, Softmax, SoftmaxBackward, Dropout, Loss, Metric,
+                            ActivationBackward, Softmax, SoftmaxBackward, Prelu, PreluBackward,
+                            PreluSlope, Maxout, MaxoutBackward, Statistics, Normalise,
+                            NormaliseSums, NormaliseBackward, MoveStatistics, Dropout, Loss, Metric,
                             Accumulate, BeginForward, BeginUpdate, ClipNorm, ApplyUpdate, EndStep>;
 
 struct Program {

@@ -79,9 +79,36 @@ struct Kernels {
   // dx = dy activation'(kept)
   void (*activation_backward)(Rows<T> dx, Rows<const T> dy, Rows<const T> kept, std::int64_t rows,
                               std::int64_t cols, const Activation& activation);
-  void (*softmax)(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols);
+  void (*softmax)(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols, bool logarithm);
   void (*softmax_backward)(Rows<T> dx, Rows<const T> dy, Rows<const T> y, std::int64_t rows,
-                           std::int64_t cols);
+                           std::int64_t cols, bool logarithm);
+  // One slope for all columns where `shared` is set.
+  void (*prelu)(Rows<T> y, Rows<const T> x, const T* slope, bool shared, std::int64_t rows,
+                std::int64_t cols);
+  void (*prelu_backward)(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* slope, bool shared,
+                         std::int64_t rows, std::int64_t cols);
+  // out[j] = the sum over rows of dy min(x, 0)
+  void (*prelu_slope)(T* out, Rows<const T> dy, Rows<const T> x, std::int64_t rows,
+                      std::int64_t cols);
+  // cols are those of y, of which x has several side by side
+  void (*maxout)(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols,
+                 std::int64_t pieces);
+  void (*maxout_backward)(Rows<T> dx, Rows<const T> dy, Rows<const T> x, Rows<const T> y,
+                          std::int64_t rows, std::int64_t cols, std::int64_t pieces);
+  // Normalisation as the records of that name say it; what is of rows or of columns is one array.
+  void (*statistics)(T* mean, T* variance, Rows<const T> x, std::int64_t rows, std::int64_t cols,
+                     bool by_row);
+  void (*normalise)(Rows<T> y, Rows<const T> x, const T* mean, const T* variance, const T* gamma,
+                    const T* beta, double epsilon, std::int64_t rows, std::int64_t cols,
+                    bool by_row);
+  void (*normalise_sums)(T* gamma_sum, T* beta_sum, Rows<const T> dy, Rows<const T> x,
+                         const T* mean, const T* variance, double epsilon, std::int64_t rows,
+                         std::int64_t cols, bool by_row);
+  // `batch`: how many rows the statistics are of, 0 where they are given
+  void (*normalise_backward)(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* mean,
+                             const T* variance, const T* gamma, const T* gamma_sum,
+                             const T* beta_sum, double epsilon, std::int64_t rows,
+                             std::int64_t cols, std::int64_t batch, bool by_row);
   // The gradient, where wanted, is of row_loss / divisor.
   void (*loss)(T* row_loss, Rows<T> gradient, Rows<const T> prediction, Targets<T> target,
                const T* weight, std::int64_t rows, std::int64_t cols, int loss, double divisor);

@@ -96,16 +96,27 @@ void execute(const Copy& record, const Run& run) {
   });
 }
 
+// Calls f(replica, first, count) for this member's blocks of columns.
+template <class F>
+void each_columns(const Run& run, std::int64_t cols, F&& f) {
+  constexpr std::int64_t block = 256;
+  run.each_task((cols + block - 1) / block, [&](std::int64_t r, std::int64_t task) {
+    f(r, task * block, std::min(block, cols - task * block));
+  });
+}
+
+// An operand from one of its columns on.
+Operand from_column(Operand operand, std::int64_t first) {
+  operand.offset += first;
+  return operand;
+}
+
 template <class T>
 void execute(const ColumnSum& record, const Run& run) {
-  constexpr std::int64_t block = 256;  // columns
-  const std::int64_t rows = run.rows(record.in), cols = record.in.cols;
-  run.each_task((cols + block - 1) / block, [&](std::int64_t r, std::int64_t task) {
-    Operand in = record.in, out = record.out;
-    in.offset += task * block;
-    out.offset += task * block;
-    kernels<T>().column_sum(run.data<T>(out, r), run.matrix<const T>(in, r), rows,
-                            std::min(block, cols - task * block));
+  each_columns(run, record.in.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+    kernels<T>().column_sum(run.data<T>(from_column(record.out, first), r),
+                            run.matrix<const T>(from_column(record.in, first), r),
+                            run.rows(record.in), n);
   });
 }
 
@@ -140,16 +151,156 @@ template <class T>
 void execute(const Softmax& record, const Run& run) {
   run.each_rows(run.rows(record.in), [&](std::int64_t r, std::int64_t first, std::int64_t n) {
     kernels<T>().softmax(run.matrix<T>(record.out, r, first),
-                         run.matrix<const T>(record.in, r, first), n, record.in.cols);
+                         run.matrix<const T>(record.in, r, first), n, record.in.cols,
+                         record.logarithm);
   });
 }
 
 template <class T>
 void execute(const SoftmaxBackward& record, const Run& run) {
   run.each_rows(run.rows(record.gradient), [&](std::int64_t r, std::int64_t first, std::int64_t n) {
-    kernels<T>().softmax_backward(run.matrix<T>(record.out, r, first),
-                                  run.matrix<const T>(record.gradient, r, first),
-                                  run.matrix<const T>(record.y, r, first), n, record.gradient.cols);
+    kernels<T>().softmax_backward(
+        run.matrix<T>(record.out, r, first), run.matrix<const T>(record.gradient, r, first),
+        run.matrix<const T>(record.y, r, first), n, record.gradient.cols, record.logarithm);
+  });
+}
+
+template <class T>
+void execute(const Prelu& record, const Run& run) {
+  run.each_rows(run.rows(record.in), [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+    kernels<T>().prelu(run.matrix<T>(record.out, r, first),
+                       run.matrix<const T>(record.in, r, first), run.data<const T>(record.slope, r),
+                       record.slope.cols < record.in.cols, n, record.in.cols);
+  });
+}
+
+template <class T>
+void execute(const PreluBackward& record, const Run& run) {
+  run.each_rows(run.rows(record.in), [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+    kernels<T>().prelu_backward(
+        run.matrix<T>(record.out, r, first), run.matrix<const T>(record.gradient, r, first),
+        run.matrix<const T>(record.in, r, first), run.data<const T>(record.slope, r),
+        record.slope.cols < record.in.cols, n, record.in.cols);
+  });
+}
+
+template <class T>
+void execute(const PreluSlope& record, const Run& run) {
+  const std::int64_t rows = run.rows(record.in), cols = record.in.cols;
+  auto sums = [&](T* out, std::int64_t r, std::int64_t first, std::int64_t n) {
+    kernels<T>().prelu_slope(out, run.matrix<const T>(from_column(record.gradient, first), r),
+                             run.matrix<const T>(from_column(record.in, first), r), rows, n);
+  };
+  if (record.out.cols == cols)
+    return each_columns(run, cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+      sums(run.data<T>(record.out, r) + first, r, first, n);
+    });
+  run.each_replica([&](std::int64_t r) {  // one slope for all columns
+    constexpr std::int64_t block = 256;
+    T all = 0, part[block];
+    for (std::int64_t first = 0; first < cols; first += block) {
+      const std::int64_t n = std::min(block, cols - first);
+      sums(part, r, first, n);
+      for (std::int64_t j = 0; j < n; ++j) all += part[j];
+    }
+    *run.data<T>(record.out, r) = all;
+  });
+}
+
+template <class T>
+void execute(const Maxout& record, const Run& run) {
+  run.each_rows(run.rows(record.in), [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+    kernels<T>().maxout(run.matrix<T>(record.out, r, first),
+                        run.matrix<const T>(record.in, r, first), n, record.out.cols,
+                        record.in.cols / record.out.cols);
+  });
+}
+
+template <class T>
+void execute(const MaxoutBackward& record, const Run& run) {
+  run.each_rows(run.rows(record.in), [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+    kernels<T>().maxout_backward(
+        run.matrix<T>(record.out, r, first), run.matrix<const T>(record.gradient, r, first),
+        run.matrix<const T>(record.in, r, first), run.matrix<const T>(record.y, r, first), n,
+        record.y.cols, record.in.cols / record.y.cols);
+  });
+}
+
+// Where the operand's number of row or column `first` lies; null where there is none.
+template <class T>
+T* element(const Run& run, const Operand& operand, std::int64_t replica, std::int64_t first) {
+  return operand ? run.data<T>(operand, replica) + first : nullptr;
+}
+
+template <class T>
+void execute(const Statistics& record, const Run& run) {
+  const std::int64_t rows = run.rows(record.in), cols = record.in.cols;
+  auto share = [&](std::int64_t r, std::int64_t first, Rows<const T> x, std::int64_t m,
+                   std::int64_t n) {
+    kernels<T>().statistics(element<T>(run, record.mean, r, first),
+                            element<T>(run, record.variance, r, first), x, m, n, record.by_row);
+  };
+  if (record.by_row)
+    run.each_rows(rows, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+      share(r, first, run.matrix<const T>(record.in, r, first), n, cols);
+    });
+  else
+    each_columns(run, cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+      share(r, first, run.matrix<const T>(from_column(record.in, first), r), rows, n);
+    });
+}
+
+template <class T>
+void execute(const Normalise& record, const Run& run) {
+  run.each_rows(run.rows(record.in), [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+    const std::int64_t at = record.by_row ? first : 0;
+    kernels<T>().normalise(
+        run.matrix<T>(record.out, r, first), run.matrix<const T>(record.in, r, first),
+        element<const T>(run, record.mean, r, at), element<const T>(run, record.variance, r, at),
+        element<const T>(run, record.gamma, r, 0), element<const T>(run, record.beta, r, 0),
+        record.epsilon, n, record.in.cols, record.by_row);
+  });
+}
+
+template <class T>
+void execute(const NormaliseSums& record, const Run& run) {
+  each_columns(run, record.in.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+    const std::int64_t at = record.by_row ? 0 : first;
+    kernels<T>().normalise_sums(
+        element<T>(run, record.gamma, r, first), element<T>(run, record.beta, r, first),
+        run.matrix<const T>(from_column(record.gradient, first), r),
+        run.matrix<const T>(from_column(record.in, first), r),
+        element<const T>(run, record.mean, r, at), element<const T>(run, record.variance, r, at),
+        record.epsilon, run.rows(record.in), n, record.by_row);
+  });
+}
+
+template <class T>
+void execute(const NormaliseBackward& record, const Run& run) {
+  const std::int64_t rows = run.rows(record.in);
+  run.each_rows(rows, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+    const std::int64_t at = record.by_row ? first : 0;
+    kernels<T>().normalise_backward(
+        run.matrix<T>(record.out, r, first), run.matrix<const T>(record.gradient, r, first),
+        run.matrix<const T>(record.in, r, first), element<const T>(run, record.mean, r, at),
+        element<const T>(run, record.variance, r, at), element<const T>(run, record.gamma, r, 0),
+        element<const T>(run, record.gamma_sum, r, 0), element<const T>(run, record.beta_sum, r, 0),
+        record.epsilon, n, record.in.cols, record.gamma_sum ? rows : 0, record.by_row);
+  });
+}
+
+template <class T>
+void execute(const MoveStatistics& record, const Run& run) {
+  const std::int64_t rows = run.launch.rows;
+  if (rows < 2) return;
+  const T momentum = T(record.momentum), unbiased = T(double(rows) / double(rows - 1));
+  run.each_replica([&](std::int64_t r) {
+    T* const mean = run.data<T>(record.running_mean, r);
+    T* const variance = run.data<T>(record.running_variance, r);
+    for (std::int64_t j = 0; j < record.mean.cols; ++j) {
+      mean[j] += momentum * (run.data<const T>(record.mean, r)[j] - mean[j]);
+      variance[j] += momentum * (unbiased * run.data<const T>(record.variance, r)[j] - variance[j]);
+    }
   });
 }
 

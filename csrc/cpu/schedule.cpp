@@ -36,6 +36,16 @@ struct Context {
   Traits operator()(const ActivationBackward&) const { return {1, true}; }
   Traits operator()(const Softmax&) const { return {1, true}; }
   Traits operator()(const SoftmaxBackward&) const { return {1, true}; }
+  Traits operator()(const Prelu&) const { return {1, true}; }
+  Traits operator()(const PreluBackward&) const { return {1, true}; }
+  Traits operator()(const PreluSlope&) const { return {1, false}; }
+  Traits operator()(const Maxout&) const { return {1, true}; }
+  Traits operator()(const MaxoutBackward&) const { return {1, true}; }
+  Traits operator()(const Statistics& s) const { return {2, s.by_row}; }
+  Traits operator()(const Normalise&) const { return {1, true}; }
+  Traits operator()(const NormaliseSums&) const { return {2, false}; }
+  Traits operator()(const NormaliseBackward&) const { return {1, true}; }
+  Traits operator()(const MoveStatistics&) const { return {2, false}; }
   Traits operator()(const Dropout&) const { return {1, true, pass}; }
   Traits operator()(const Loss&) const { return {2, true}; }
   Traits operator()(const Metric&) const { return {1, true}; }

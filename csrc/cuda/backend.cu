@@ -15,6 +15,7 @@
 #include "cuda/execution.cuh"
 #include "cuda/loss.cuh"
 #include "cuda/matmul.cuh"
+#include "cuda/normalise.cuh"
 #include "cuda/reduce.cuh"
 
 namespace fastmlp::cuda {
@@ -134,6 +135,11 @@ struct Launcher {
       all_rows(record, rows);
   }
 
+  template <class R>
+  void columns(const R& record, std::int64_t count) const {  // a thread to each
+    run(record, divided(count, threads));
+  }
+
   void operator()(const Gather& r) const { all_rows(r, context.rows); }
   void operator()(const Copy& r) const { cells(r, rows(r.out), r.out.cols); }
   void operator()(const BiasAdd& r) const { cells(r, rows(r.in), r.in.cols); }
@@ -142,10 +148,30 @@ struct Launcher {
     cells(r, rows(r.gradient), r.gradient.cols);
   }
   void operator()(const ApplyUpdate& r) const { cells(r, r.parameter.rows, r.parameter.cols); }
-  void operator()(const ColumnSum& r) const { run(r, divided(r.in.cols, threads)); }
+  void operator()(const ColumnSum& r) const { columns(r, r.in.cols); }
   void operator()(const Dropout& r) const { all_rows(r, rows(r.in)); }
   void operator()(const Softmax& r) const { all_rows(r, rows(r.in)); }
   void operator()(const SoftmaxBackward& r) const { all_rows(r, rows(r.gradient)); }
+  void operator()(const Prelu& r) const { cells(r, rows(r.in), r.in.cols); }
+  void operator()(const PreluBackward& r) const { cells(r, rows(r.in), r.in.cols); }
+  void operator()(const PreluSlope& r) const { columns(r, r.out.cols); }
+  void operator()(const Maxout& r) const { cells(r, rows(r.out), r.out.cols); }
+  void operator()(const MaxoutBackward& r) const { cells(r, rows(r.y), r.y.cols); }
+  void operator()(const Statistics& r) const {
+    if (r.by_row)
+      all_rows(r, rows(r.in));
+    else
+      columns(r, r.in.cols);
+  }
+  void operator()(const Normalise& r) const { cells(r, rows(r.in), r.in.cols); }
+  void operator()(const NormaliseSums& r) const { columns(r, r.in.cols); }
+  void operator()(const NormaliseBackward& r) const {
+    if (r.by_row)
+      all_rows(r, rows(r.in));
+    else
+      cells(r, rows(r.in), r.in.cols);
+  }
+  void operator()(const MoveStatistics& r) const { columns(r, r.mean.cols); }
   void operator()(const Loss& r) const { all_rows(r, rows(r.prediction)); }
   void operator()(const Metric& r) const { all_rows(r, rows(r.prediction)); }
   void operator()(const Accumulate& r) const { run(r, 1); }

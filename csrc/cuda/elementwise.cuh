@@ -64,6 +64,59 @@ FASTMLP_DEVICE void execute(const ActivationBackward& record, const Block& block
                   });
 }
 
+template <class T>
+FASTMLP_DEVICE void execute(const Prelu& record, const Block& block) {
+  const auto y = block.matrix<T>(record.out);
+  const auto x = block.matrix<const T>(record.in);
+  const T* const slope = block.data<const T>(record.slope);
+  const bool shared = record.slope.cols < record.in.cols;
+  block.each_cell(block.rows(record.in), record.in.cols, [&](std::int64_t i, std::int64_t j) {
+    y[i][j] = ParametricRelu::forward(x[i][j], slope[shared ? 0 : j]);
+  });
+}
+
+template <class T>
+FASTMLP_DEVICE void execute(const PreluBackward& record, const Block& block) {
+  const auto dx = block.matrix<T>(record.out);
+  const auto dy = block.matrix<const T>(record.gradient), x = block.matrix<const T>(record.in);
+  const T* const slope = block.data<const T>(record.slope);
+  const bool shared = record.slope.cols < record.in.cols;
+  block.each_cell(block.rows(record.in), record.in.cols, [&](std::int64_t i, std::int64_t j) {
+    dx[i][j] = dy[i][j] * ParametricRelu::derivative(x[i][j], slope[shared ? 0 : j]);
+  });
+}
+
+// As on the CPU: NaN stays, and is taken.
+template <class T>
+FASTMLP_DEVICE void execute(const Maxout& record, const Block& block) {
+  const auto y = block.matrix<T>(record.out);
+  const auto x = block.matrix<const T>(record.in);
+  const std::int64_t cols = record.out.cols;
+  block.each_cell(block.rows(record.in), cols, [&](std::int64_t i, std::int64_t j) {
+    T top = x[i][j];
+    for (std::int64_t at = j + cols; at < record.in.cols; at += cols)
+      if (top == top && !(top >= x[i][at])) top = x[i][at];
+    y[i][j] = top;
+  });
+}
+
+template <class T>
+FASTMLP_DEVICE void execute(const MaxoutBackward& record, const Block& block) {
+  const auto dx = block.matrix<T>(record.out);
+  const auto dy = block.matrix<const T>(record.gradient), x = block.matrix<const T>(record.in),
+             y = block.matrix<const T>(record.y);
+  const std::int64_t cols = record.y.cols;
+  block.each_cell(block.rows(record.in), cols, [&](std::int64_t i, std::int64_t j) {
+    const T top = y[i][j];
+    T left = top == top ? dy[i][j] : top;
+    for (std::int64_t at = j; at < record.in.cols; at += cols) {
+      const bool largest = x[i][at] >= top;
+      dx[i][at] = largest ? left : left * T(0);
+      if (largest) left *= T(0);
+    }
+  });
+}
+
 // A lane takes four numbers of the mask at a time, a block of Philox; that of a row's end may also
 // hold the next row's first.
 template <class T>

@@ -32,8 +32,12 @@ FASTMLP_DEVICE void execute(const Softmax& record, const Block& block) {
   const std::int64_t cols = record.in.cols;
   block.each_row(block.rows(record.in), [&](std::int64_t i) {
     const T max = row_max(block, x[i], cols);
-    const T inverse = T(1) / shifted_exp(block, y[i], x[i], max, cols);
-    block.each_column(cols, [&](std::int64_t j) { y[i][j] *= inverse; });
+    T* const exponentials = record.logarithm ? nullptr : y[i];
+    const T sum = shifted_exp(block, exponentials, x[i], max, cols);
+    const T inverse = T(1) / sum, log_sum = log(sum);
+    block.each_column(cols, [&](std::int64_t j) {
+      y[i][j] = record.logarithm ? x[i][j] - max - log_sum : y[i][j] * inverse;
+    });
   });
 }
 
@@ -42,11 +46,16 @@ FASTMLP_DEVICE void execute(const SoftmaxBackward& record, const Block& block) {
   const auto dx = block.matrix<T>(record.out);
   const auto dy = block.matrix<const T>(record.gradient), y = block.matrix<const T>(record.y);
   const std::int64_t cols = record.gradient.cols;
+  const bool logarithm = record.logarithm;
   block.each_row(block.rows(record.gradient), [&](std::int64_t i) {
-    T dot = T(0);
-    block.each_column(cols, [&](std::int64_t j) { dot = fma(dy[i][j], y[i][j], dot); });
-    dot = warp_sum(dot);
-    block.each_column(cols, [&](std::int64_t j) { dx[i][j] = y[i][j] * (dy[i][j] - dot); });
+    T sum = T(0);
+    block.each_column(cols, [&](std::int64_t j) {
+      sum = logarithm ? sum + dy[i][j] : fma(dy[i][j], y[i][j], sum);
+    });
+    sum = warp_sum(sum);
+    block.each_column(cols, [&](std::int64_t j) {
+      dx[i][j] = logarithm ? dy[i][j] - exp(y[i][j]) * sum : y[i][j] * (dy[i][j] - sum);
+    });
   });
 }
 

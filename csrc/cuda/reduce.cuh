@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "core/activation.h"
 #include "core/update.h"
 #include "cuda/execution.cuh"
 
@@ -18,6 +19,26 @@ FASTMLP_DEVICE void execute(const ColumnSum& record, const Block& block) {
     for (std::int64_t i = 0; i < rows; ++i) sum += in[i][j];
     out[j] = sum;
   });
+}
+
+template <class T>
+FASTMLP_DEVICE void execute(const PreluSlope& record, const Block& block) {
+  T* const out = block.data<T>(record.out);
+  const auto dy = block.matrix<const T>(record.gradient), x = block.matrix<const T>(record.in);
+  const std::int64_t rows = block.rows(record.in), cols = record.in.cols;
+  auto of_column = [&](std::int64_t j) {
+    T sum = T(0);
+    for (std::int64_t i = 0; i < rows; ++i)
+      sum = fma(dy[i][j], ParametricRelu::slope_derivative(x[i][j]), sum);
+    return sum;
+  };
+  if (record.out.cols == cols)
+    return block.each_element(cols, [&](std::int64_t j) { out[j] = of_column(j); });
+  if (block.index != 0) return;  // one slope for all columns
+  double sum = 0;
+  for (std::int64_t j = block.thread(); j < cols; j += threads) sum += double(of_column(j));
+  sum = block_sum(sum);
+  block.once([&] { *out = T(sum); });
 }
 
 // One block takes the sum, so that the record is one kernel.

@@ -8,13 +8,6 @@
 namespace fastmlp::nn {
 namespace {
 
-template <class... Fs>
-struct Overloaded : Fs... {
-  using Fs::operator()...;
-};
-template <class... Fs>
-Overloaded(Fs...) -> Overloaded<Fs...>;
-
 constexpr int sigmoid_index = Activations::index_of<Sigmoid>();
 constexpr int cross_entropy_index = Losses::index_of<CrossEntropy>();
 constexpr int binary_cross_entropy_index = Losses::index_of<BinaryCrossEntropy>();
@@ -66,6 +59,7 @@ class Lowering {
         if (options_.training) emit(BeginForward{});
         emit(Copy{values_.front(), outside(Buffer::input, network_.features())});
         forward();
+        move_statistics();
         emit(Copy{outside(Buffer::output, network_.outputs()), values_.back()});
         break;
       case Section::backward:
@@ -82,6 +76,7 @@ class Lowering {
         metrics();
         backward(false);
         emit_kept_back();
+        move_statistics();
         update();
         break;
       case Section::evaluate:
@@ -95,14 +90,21 @@ class Lowering {
         update();
         break;
     }
-    program_.dtype = network_.dtype();
-    program_.replicas = network_.replicas();
+    for (Program& program : lowered_.programs) {
+      program.dtype = network_.dtype();
+      program.replicas = network_.replicas();
+    }
+    lowered_.workspace = workspace_;
     fix_workspace_stride();
-    return {std::move(program_), workspace_};
+    return std::move(lowered_);
   }
 
  private:
-  void emit(Record record) { program_.records.push_back(std::move(record)); }
+  void emit(Record record) { lowered_.programs.back().records.push_back(std::move(record)); }
+  void emit(HostCall call) {
+    lowered_.calls.push_back(std::move(call));
+    lowered_.programs.emplace_back();
+  }
 
   // Sums over the batch wait until all that goes row by row is done: a team then walks through the
   // rows without meeting, and meets once before the sums.
@@ -114,27 +116,24 @@ class Lowering {
 
   // ---- operands
 
-  // A batch of rows somewhere in the workspace, padded as the device likes it.
-  Operand allocate(std::int64_t cols, DType dtype) {
+  // Rows somewhere in the workspace, padded as the device likes it.
+  Operand allocate(std::int64_t rows, std::int64_t cols, DType dtype) {
     const std::int64_t stride = network_.backend().leading_dimension(cols, dtype);
     // Offsets count elements of the operand's own dtype; every region starts on a 64-byte boundary.
     const std::int64_t element = size_of(network_.dtype());
-    const std::int64_t bytes = (options_.rows * stride * size_of(dtype) + 63) / 64 * 64;
-    const Operand operand{Buffer::workspace,
-                          workspace_ * element / size_of(dtype),
-                          Operand::batch,
-                          cols,
-                          stride,
-                          0,
-                          dtype};
+    const std::int64_t count = rows == Operand::batch ? options_.rows : rows;
+    const std::int64_t bytes = (count * stride * size_of(dtype) + 63) / 64 * 64;
+    const Operand operand{
+        Buffer::workspace, workspace_ * element / size_of(dtype), rows, cols, stride, 0, dtype};
     workspace_ += bytes / element;
     return operand;
   }
-  Operand allocate(std::int64_t cols) { return allocate(cols, network_.dtype()); }
+  Operand allocate(std::int64_t cols) { return allocate(Operand::batch, cols, network_.dtype()); }
+  Operand allocate_row(std::int64_t cols) { return allocate(1, cols, network_.dtype()); }
 
   // One number for each row, next to each other.
   Operand allocate_column(DType dtype) {
-    Operand column = allocate(1, dtype);
+    Operand column = allocate(Operand::batch, 1, dtype);
     column.row_stride = 1;
     return column;
   }
@@ -176,7 +175,7 @@ class Lowering {
   void lay_out() {
     std::int64_t width = network_.features(), widest = width;
     for (const Layer& layer : layers_) {
-      if (const auto* dense = std::get_if<Dense>(&layer)) width = dense->units;
+      width = output_width(layer, width);
       widths_.push_back(width);
       widest = std::max(widest, width);
     }
@@ -186,27 +185,44 @@ class Lowering {
       for (std::size_t i = 0; i < layers_.size(); ++i) {
         before_.push_back(keeps_input_of_activation(layers_[i]) ? allocate(widths_[i]) : Operand{});
         values_.push_back(allocate(widths_[i]));
+        lay_out_normalisation(layers_[i], widths_[i]);
       }
-      // A dense layer's input gradient has a place of its own, so that its output's is there when
-      // the kernel's gradient is taken from it; other layers work in place.
       gradients_.resize(values_.size());
       gradients_.back() = allocate(widths_.empty() ? network_.features() : widths_.back());
-      for (std::size_t i = layers_.size(); i-- > 1;)
-        gradients_[i] = std::holds_alternative<Dense>(layers_[i]) ? allocate(values_[i].cols)
-                                                                  : gradients_[i + 1];
-      gradients_.front() = gradients_[layers_.empty() ? 0 : 1];
+      for (std::size_t i = layers_.size(); i-- > 0;)
+        gradients_[i] = needs_room(i) ? allocate(values_[i].cols) : gradients_[i + 1];
     } else {
       const Operand regions[2] = {allocate(widest), allocate(widest)};
       values_.push_back(outside(Buffer::input, network_.features()));
       before_.resize(layers_.size());
       for (std::size_t i = 0; i < layers_.size(); ++i)
         values_.push_back(reshaped(regions[i % 2], widths_[i]));
+      for (std::size_t i = 0; i < layers_.size(); ++i)
+        lay_out_normalisation(layers_[i], widths_[i]);
       if (options_.section == Section::infer) {
         if (layers_.empty())
           emit(Copy{outside(Buffer::output, network_.outputs()), values_.front()});
         values_.back() = outside(Buffer::output, network_.outputs());
       }
     }
+  }
+
+  // Where layer i's input gradient has a place of its own: what learns needs that of its output
+  // again when all rows are done, and no other can be in place where widths differ. The caller has
+  // a place for a first dense layer's.
+  bool needs_room(std::size_t i) const {
+    if (i == 0 && std::holds_alternative<Dense>(layers_[i])) return false;
+    return learns(layers_[i]) || std::holds_alternative<HostLayer>(layers_[i]) ||
+           values_[i].cols != values_[i + 1].cols;
+  }
+
+  static bool learns(const Layer& layer) {
+    return std::visit(
+        Overloaded{[](const auto&) { return false; }, [](const Dense&) { return true; },
+                   [](const PreluLayer&) { return true; },
+                   [](const Normalisation& norm) { return norm.affine; },
+                   [](const HostLayer& host) { return !host.parameters.empty(); }},
+        layer);
   }
 
   static bool keeps_input_of_activation(const Layer& layer) {
@@ -221,8 +237,36 @@ class Lowering {
       if (operand.buffer == Buffer::workspace)
         operand.batch_stride = workspace_ * element / size_of(operand.dtype);
     };
-    for (Record& record : program_.records) std::visit([&](auto& r) { r.each(fix); }, record);
+    for (Program& program : lowered_.programs)
+      for (Record& record : program.records) std::visit([&](auto& r) { r.each(fix); }, record);
+    for (HostCall& call : lowered_.calls) call.each(fix);
   }
+
+  // What a normalisation works with: where the mean and the variance are, those of the batch while
+  // training, and of rows always, else those that training has left; and the sums of the gradient.
+  struct Moments { Operand mean, variance, gamma_sum, beta_sum; };
+
+  void lay_out_normalisation(const Layer& any, std::int64_t width) {
+    Moments& m = moments_.emplace_back();
+    const auto* layer = std::get_if<Normalisation>(&any);
+    if (!layer) return;
+    if (layer->by_row)
+      m.mean = allocate_column(network_.dtype()), m.variance = allocate_column(network_.dtype());
+    else if (options_.training)
+      m.mean = allocate_row(width), m.variance = allocate_row(width);
+    else
+      m.mean = network_.operand(layer->layer, "running_mean", state),
+      m.variance = network_.operand(layer->layer, "running_variance", state);
+    if (layer->affine) {
+      m.gamma_sum = network_.operand(layer->layer, "gamma", gradients);
+      m.beta_sum = network_.operand(layer->layer, "beta", gradients);
+    } else if (of_batch(*layer)) {
+      m.gamma_sum = allocate_row(width), m.beta_sum = allocate_row(width);
+    }
+  }
+
+  // Whether the statistics are those of the batch, so that each row depends on all.
+  bool of_batch(const Normalisation& layer) const { return !layer.by_row && options_.training; }
 
   // ---- sections
 
@@ -254,12 +298,39 @@ class Lowering {
                 emit(product);
               },
               [&](const Elementwise& layer) { emit(ActivationForward{out, in, layer.activation}); },
-              [&](const SoftmaxLayer&) { emit(Softmax{out, in}); },
+              [&](const SoftmaxLayer& layer) { emit(Softmax{out, in, layer.logarithm}); },
+              [&](const PreluLayer& layer) {
+                emit(Prelu{out, in, network_.operand(layer.layer, "alpha", parameters)});
+              },
+              [&](const MaxoutLayer&) { emit(Maxout{out, in}); },
+              [&](const Normalisation& layer) { normalise(layer, i); },
+              [&](const HostLayer& layer) {
+                emit(HostCall{layer.layer, options_.training, out, in, {}, {}});
+              },
               [&](const DropoutLayer& layer) {
                 emit(Dropout{out, in, layer.rate, std::uint64_t(layer.layer)});
               },
           },
           layers_[i]);
+    }
+  }
+
+  void normalise(const Normalisation& layer, std::size_t i) {
+    const Moments& m = moments_[i];
+    const Operand &in = values_[i], &out = values_[i + 1];
+    if (layer.by_row || options_.training) emit(Statistics{m.mean, m.variance, in, layer.by_row});
+    emit(Normalise{out, in, m.mean, m.variance, network_.operand(layer.layer, "gamma", parameters),
+                   network_.operand(layer.layer, "beta", parameters), layer.epsilon, layer.by_row});
+  }
+
+  // When nothing can stop the step any more.
+  void move_statistics() {
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const auto* layer = std::get_if<Normalisation>(&layers_[i]);
+      if (layer && of_batch(*layer))
+        emit(MoveStatistics{network_.operand(layer->layer, "running_mean", state),
+                            network_.operand(layer->layer, "running_variance", state),
+                            moments_[i].mean, moments_[i].variance, layer->momentum});
     }
   }
 
@@ -300,8 +371,8 @@ class Lowering {
   }
 
   void emit_ending(const Operand& out) {
-    if (ends_in_softmax(network_))
-      emit(Softmax{out, values_.back()});
+    if (const auto* softmax = std::get_if<SoftmaxLayer>(&network_.layers().back()))
+      emit(Softmax{out, values_.back(), softmax->logarithm});
     else
       emit(ActivationForward{out, values_.back(), Activation{sigmoid_index, 0}});
   }
@@ -322,7 +393,26 @@ class Lowering {
                          emit(ActivationBackward{g, g, kept(i), layer.activation});
                        derivative_applied = false;
                      },
-                     [&](const SoftmaxLayer&) { emit(SoftmaxBackward{g, g, values_[i + 1]}); },
+                     [&](const SoftmaxLayer& layer) {
+                       emit(SoftmaxBackward{g, g, values_[i + 1], layer.logarithm});
+                     },
+                     [&](const PreluLayer& layer) {
+                       keep_back(PreluSlope{network_.operand(layer.layer, "alpha", gradients), g,
+                                            values_[i]});
+                       if (i > first || to_input)
+                         emit(PreluBackward{gradients_[i], g, values_[i],
+                                            network_.operand(layer.layer, "alpha", parameters)});
+                     },
+                     [&](const MaxoutLayer&) {
+                       emit(MaxoutBackward{gradients_[i], g, values_[i], values_[i + 1]});
+                     },
+                     [&](const Normalisation& layer) {
+                       normalise_backward(layer, i, g, i > first || to_input);
+                     },
+                     [&](const HostLayer& layer) {
+                       emit(HostCall{layer.layer, options_.training, gradients_[i], values_[i], g,
+                                     values_[i + 1]});
+                     },
                      [&](const DropoutLayer& layer) {
                        emit(Dropout{g, g, layer.rate, std::uint64_t(layer.layer)});
                      },
@@ -359,9 +449,29 @@ class Lowering {
     return i > 0 && ending_activation(layers_[i - 1]);
   }
 
+  void normalise_backward(const Normalisation& layer, std::size_t i, const Operand& g,
+                          bool input_gradient) {
+    const Moments& m = moments_[i];
+    NormaliseBackward record{gradients_[i], g,
+                             values_[i],    m.mean,
+                             m.variance,    network_.operand(layer.layer, "gamma", parameters)};
+    record.epsilon = layer.epsilon;
+    record.by_row = layer.by_row;
+    const NormaliseSums sums{m.gamma_sum, m.beta_sum,    g,           values_[i], m.mean,
+                             m.variance,  layer.epsilon, layer.by_row};
+    if (of_batch(layer)) {  // the input gradient takes the sums
+      emit(sums);
+      record.gamma_sum = m.gamma_sum;
+      record.beta_sum = m.beta_sum;
+    } else if (layer.affine) {
+      keep_back(sums);
+    }
+    if (input_gradient) emit(record);
+  }
+
   std::size_t first_with_parameters() const {
     std::size_t i = 0;
-    while (i < layers_.size() && !std::holds_alternative<Dense>(layers_[i])) ++i;
+    while (i < layers_.size() && !learns(layers_[i])) ++i;
     return i;
   }
 
@@ -393,7 +503,8 @@ class Lowering {
   std::vector<Operand> gradients_;  // of values_
   bool wrote_input_gradient_ = false;
   Operand target_, weight_;
-  Program program_;
+  std::vector<Moments> moments_;  // of normalisations
+  Lowered lowered_{std::vector<Program>(1), {}};
   std::vector<Record> kept_back_;
   std::int64_t workspace_ = 0;
 };

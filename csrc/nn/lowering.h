@@ -23,7 +23,7 @@ enum class Section {
 struct PlanOptions {
   Section section = Section::infer;
   std::int64_t rows = 1;  // of the largest batch
-  bool training = false;  // dropout is active
+  bool training = false;  // dropout is active, normalisation takes the batch's statistics
   int loss = -1;          // its place in Losses
   bool labels = false;    // targets are labels (int32), not a row of values each
   bool weighted = false;  // a weight for each row is given
@@ -32,8 +32,22 @@ struct PlanOptions {
   std::optional<Update> update;
 };
 
+// A layer of the host's own, between two programs: out = layer(in); or backward, out = the
+// derivative by `in` and `gradient` that by `out` of the forward pass, which `y` is.
+struct HostCall {
+  int layer = 0;
+  bool training = false;
+  Operand out, in, gradient, y;  // the last two only backward
+
+  template <class F>
+  void each(F f) {
+    f(out), f(in), f(gradient), f(y);
+  }
+};
+
 struct Lowered {
-  Program program;
+  std::vector<Program> programs;  // one more than there are calls between them
+  std::vector<HostCall> calls;
   std::int64_t workspace = 0;  // elements of one replica
 };
 

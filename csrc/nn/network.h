@@ -29,18 +29,22 @@ class Network {
   std::int64_t features() const { return features_; }
   std::int64_t outputs() const { return outputs_; }
   std::int64_t parameters() const { return parameters_; }
-  std::int64_t state() const { return 0; }
+  std::int64_t state() const { return state_; }
   std::int64_t replicas() const { return replicas_; }
   DType dtype() const { return dtype_; }
   Backend& backend() const { return backend_; }
 
-  // A layer's tensor as an operand in `buffer` (parameters, gradients or a moment).
+  // A layer's tensor as an operand in `buffer` (parameters, gradients or a moment; or state).
   Operand operand(int layer, const char* name, int buffer) const;
 
  private:
+  void add_layer(const Layer& layer);
+  void add(int layer, const char* name, std::int64_t rows, std::int64_t cols);
+  void add_vector(int layer, const char* name, std::int64_t cols, int buffer = Buffer::parameters);
+
   std::vector<Layer> layers_;
   std::vector<Tensor> tensors_;
-  std::int64_t features_, outputs_, parameters_ = 0, replicas_;
+  std::int64_t features_, outputs_, parameters_ = 0, state_ = 0, replicas_;
   DType dtype_;
   Backend& backend_;
 };

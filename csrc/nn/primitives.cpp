@@ -248,23 +248,23 @@ Call dense_backward(const View& dx, const View& dkernel, const View& dbias, cons
   return call;
 }
 
-Call softmax(const View& y, const View& x) {
+Call softmax(const View& y, const View& x, bool logarithm) {
   if (x.rank < 1) fail("softmax", "x of at least 1 dimension", shape_text(x));
   same_shape("softmax", "out", y, x);
   Call call(y.dtype);
   const Operand o = call.add("softmax", "out", y), i = call.add("softmax", "x", x);
-  call.program.records.push_back(Softmax{o, i});
+  call.program.records.push_back(Softmax{o, i, logarithm});
   return call;
 }
 
-Call softmax_backward(const View& dx, const View& dy, const View& y) {
+Call softmax_backward(const View& dx, const View& dy, const View& y, bool logarithm) {
   same_shape("softmax_backward", "dx", dx, dy);
   same_shape("softmax_backward", "y", y, dy);
   Call call(dx.dtype);
   const Operand o = call.add("softmax_backward", "dx", dx),
                 g = call.add("softmax_backward", "dy", dy),
                 k = call.add("softmax_backward", "y", y);
-  call.program.records.push_back(SoftmaxBackward{o, g, k});
+  call.program.records.push_back(SoftmaxBackward{o, g, k, logarithm});
   return call;
 }
 

@@ -30,8 +30,8 @@ Call dense_forward(const View& y, const View& x, const View& kernel, const View*
 Call dense_backward(const View& dx, const View& dkernel, const View& dbias, const View& dz,
                     const View& dy, const View& x, const View& y, const View& kernel,
                     Activation activation);
-Call softmax(const View& y, const View& x);
-Call softmax_backward(const View& dx, const View& dy, const View& y);
+Call softmax(const View& y, const View& x, bool logarithm);
+Call softmax_backward(const View& dx, const View& dy, const View& y, bool logarithm);
 Call loss(const View& row_loss, const View& gradient, const View& prediction, const View& target,
           const View* weight, int loss, double divisor);
 // `state` and `learning_rate` are one StepState and one double, on the device.

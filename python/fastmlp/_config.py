@@ -173,6 +173,12 @@ def to_config(obj: object) -> dict[str, Any]:
     cls = type(obj)
     if not dataclasses.is_dataclass(cls):
         raise TypeError(f"{cls.__name__}: cannot be written to a file, since it is no dataclass")
+    maker = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    if "__dataclass_fields__" not in vars(maker):
+        raise TypeError(
+            f"{cls.__name__}: cannot be written to a file, since its __init__ hides the settings; "
+            "make it a dataclass, whose fields they are"
+        )
 
     def plain(value: Any, name: str) -> Any:
         if isinstance(value, np.generic):  # first, for np.float64 is a float too

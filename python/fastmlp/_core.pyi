@@ -83,8 +83,8 @@ def dense_backward(
     name: str,
     parameter: float,
 ) -> None: ...
-def softmax(backend: Backend, y: Array, x: Array) -> None: ...
-def softmax_backward(backend: Backend, dx: Array, dy: Array, y: Array) -> None: ...
+def softmax(backend: Backend, y: Array, x: Array, logarithm: bool) -> None: ...
+def softmax_backward(backend: Backend, dx: Array, dy: Array, y: Array, logarithm: bool) -> None: ...
 def loss(
     backend: Backend,
     row_loss: Array,
@@ -177,13 +177,26 @@ class Network:
     ) -> Plan:
         """Sections: infer, forward, backward, train, evaluate, update (csrc/nn/lowering.h)."""
 
+# (layer, training, out, in, gradient, y): forward, without the last two, out = layer(in); backward,
+# out = the derivative by in.
+Host = Callable[[int, bool, Array, Array, Array | None, Array | None], None]
+
 class Plan:
     @property
     def workspace(self) -> int:
         """Elements of one replica in the workspace."""
 
-    def run(self, arguments: Arguments, rows: int) -> None: ...
-    def train(self, arguments: Arguments, total_rows: int, steps: int, seconds: float) -> int:
+    def run(self, arguments: Arguments, rows: int, host: Host | None = None) -> None:
+        """Run it, with the host's layers computed by `host`."""
+
+    def train(
+        self,
+        arguments: Arguments,
+        total_rows: int,
+        steps: int,
+        seconds: float,
+        host: Host | None = None,
+    ) -> int:
         """Run at most `steps` steps, until the rows end or the time is up; return how many."""
 
     def profile(
@@ -198,7 +211,9 @@ class Plan:
 class Inference:
     """A trained network, for the low-latency call."""
 
-    def __init__(self, network: Network, parameters: Array, row_shape: Sequence[int]) -> None: ...
+    def __init__(
+        self, network: Network, parameters: Array, state: Array, row_shape: Sequence[int]
+    ) -> None: ...
     def __call__(self, x: Any, out: Array | None) -> Array | None:
         """Compute the outputs; None, with nothing done, where an array is not as it needs it."""
 

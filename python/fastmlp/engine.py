@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from fastmlp import schedules
 from fastmlp.device import Arguments, Array, Device, Inference, Plan, StepState, Update
+from fastmlp.layers import Custom
 from fastmlp.losses import Loss
 from fastmlp.optimizers import Optimizer
 
@@ -35,6 +37,8 @@ class Engine:
         sequence of seeds was given.
     parameters : array, shape (replicas, P)
         All kernels and biases, padded; `views` names its parts.
+    statistics : array, shape (replicas, S)
+        What layers keep and no optimizer touches, such as running averages.
     state : records of StepState, shape (replicas,)
         What varies from step to step.
     """
@@ -47,6 +51,7 @@ class Engine:
         dtype: str,
         seed: int | Sequence[int],
         learning_rates: Sequence[float | schedules.Schedule] | None = None,
+        hosts: Mapping[int, Custom] | None = None,
     ) -> None:
         self.device = device
         self.dtype = np.dtype(dtype)
@@ -59,7 +64,12 @@ class Engine:
         widest = max([features, *(stage.get("units", 0) for stage in stages)])
         self.chunk_rows = max(_CHUNK_ELEMENTS // widest, _CHUNK_ROWS)
         self.outputs: int = self.network.outputs
+        self._hosts = hosts or {}  # layers in Python, by number
+        self._host = self._call_host if hosts else None
+        # Of one row, statistics of a batch would say nothing.
+        self._least_batch = 2 if any(s.get("by_row") is False for s in stages) else 0
         self.parameters = self._zeros()
+        self.statistics = device.zeros((self.replicas, self.network.state), self.dtype)
         self.state = device.step_states(self.replicas)
         self.state["seed"] = np.array(self.seeds, np.uint64)
         self._gradients: Array | None = None
@@ -68,8 +78,7 @@ class Engine:
         self._kept: tuple[int, bool] | None = None  # rows and mode of the last forward
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self._inferences: dict[tuple[int, ...], Inference] = {}
-        self._arguments = Arguments(self.device.backend)
-        self._arguments["parameters"] = self.parameters
+        self._arguments = self._new_arguments()
         self._arguments["step_state"] = self.state
 
     # ---- arrays
@@ -77,22 +86,33 @@ class Engine:
     def _zeros(self) -> Array:
         return self.device.zeros((self.replicas, self.network.parameters), self.dtype)
 
-    def views(self, flat: Array, replica: int | None = None) -> dict[tuple[int, str], Array]:
+    def views(
+        self, flat: Array, replica: int | None = None, buffer: str = "parameters"
+    ) -> dict[tuple[int, str], Array]:
         """Name the parts of a flat array by layer and name: views of shape (in, out) or (out,).
 
-        They have the leading dimension of `lead`, but for those of one replica alone.
+        They have the leading dimension of `lead`, but for those of one replica alone. The array is
+        laid out as `parameters` is, or, with the buffer "state", as `statistics`.
         """
         lead = self.lead
         if replica is not None:
             flat, lead = flat[replica : replica + 1], ()
         parts = {}
         for tensor in self.network.tensors:
+            if tensor["buffer"] != buffer:
+                continue
             shape, stride, offset = tensor["shape"], tensor["stride"], tensor["offset"]
             rows = shape[0] if len(shape) == 2 else 1
             block = flat[:, offset : offset + rows * stride].reshape(*lead, rows, stride)
             view = block[..., : shape[-1]]
             parts[tensor["layer"], tensor["name"]] = view[..., 0, :] if len(shape) == 1 else view
         return parts
+
+    def tensors(self, replica: int | None = None) -> dict[tuple[int, str], Array]:
+        """Name all that a file keeps of the layers, in their order: parameters and statistics."""
+        named = self.views(self.parameters, replica)
+        named |= self.views(self.statistics, replica, "state")
+        return {key: named[key] for t in self.network.tensors for key in [(t["layer"], t["name"])]}
 
     @property
     def gradients(self) -> Array:
@@ -114,13 +134,15 @@ class Engine:
         Devices pad rows differently, so arrays are copied part by part.
         """
 
-        def copy(to: Array, flat: Array) -> Array:
-            parts = other.views(flat)
-            for name, view in self.views(to).items():
+        def put(views: Mapping[Any, Array], parts: Mapping[Any, Array]) -> None:
+            for name, view in views.items():
                 view[...] = self.device.put(parts[name])
+
+        def copy(to: Array, flat: Array) -> Array:
+            put(self.views(to), other.views(flat))
             return to
 
-        copy(self.parameters, other.parameters)
+        put(self.tensors(), other.tensors())
         for field in StepState.names:
             self.state[field] = other.state[field]
         return [copy(self._zeros(), moment) for moment in moments]
@@ -128,6 +150,7 @@ class Engine:
     def take_replica(self, other: Engine, replica: int) -> None:
         """Copy the parameters and state of one network out of several on the same device."""
         self.parameters[...] = other.parameters[replica]
+        self.statistics[...] = other.statistics[replica]
         for field in StepState.names:
             self.state[field] = other.state[field][replica]
 
@@ -158,10 +181,14 @@ class Engine:
             self._workspace = self.device.empty(size, self.dtype)
         self._arguments["workspace"] = self._workspace
 
+    def _new_arguments(self) -> Arguments:
+        arguments = Arguments(self.device.backend)
+        arguments["parameters"], arguments["state"] = self.parameters, self.statistics
+        return arguments
+
     def _private_arguments(self, plan: Plan) -> Arguments:
         """Return arguments with a workspace of their own, for calls that may run side by side."""
-        arguments = Arguments(self.device.backend)
-        arguments["parameters"] = self.parameters
+        arguments = self._new_arguments()
         arguments["workspace"] = self.device.empty(plan.workspace * self.replicas, self.dtype)
         return arguments
 
@@ -173,10 +200,12 @@ class Engine:
 
     def inference(self, row_shape: tuple[int, ...]) -> Inference | None:
         """Return the low-latency forward; None where there is none."""
-        if self.device.name != "cpu" or self.lead:
+        if self.device.name != "cpu" or self.lead or self._hosts:
             return None
         if row_shape not in self._inferences:
-            self._inferences[row_shape] = Inference(self.network, self.parameters, row_shape)
+            self._inferences[row_shape] = Inference(
+                self.network, self.parameters, self.statistics, row_shape
+            )
         return self._inferences[row_shape]
 
     def in_one_go(self, x: Any) -> bool:
@@ -203,7 +232,7 @@ class Engine:
         for start in range(0, len(x), chunk):
             rows = slice(start, start + chunk)
             arguments["input"] = x[rows]
-            plan.run(arguments, len(x[rows]))
+            plan.run(arguments, len(x[rows]), self._host)
             out[..., rows, :] = part[..., : len(x[rows]), :]
         return out
 
@@ -238,7 +267,7 @@ class Engine:
             rows = slice(start, start + chunk)
             arguments["input"], arguments["target"] = x[rows], target[rows]
             arguments["weight"] = None if weight is None else weight[rows]
-            plan.run(arguments, len(x[rows]))
+            plan.run(arguments, len(x[rows]), self._host)
         sums = state["sums"][:, : 1 + len(metrics)]
         return sums if self.lead else sums[0]
 
@@ -246,11 +275,15 @@ class Engine:
 
     def forward(self, x: Array, training: bool) -> Array:
         """Compute the outputs and keep what `backward` needs."""
+        if training:
+            self.check_batch(len(x))
         out = self.device.xp.empty(self.shape(len(x), self.outputs), self.dtype)
         plan = self._plan("forward", self._capacity(len(x)), training=training)
         self._own_workspace(plan)
+        self._kept = None
         self._arguments["input"], self._arguments["output"] = x, out
-        plan.run(self._arguments, len(x))
+        with self._counted_passes():
+            plan.run(self._arguments, len(x), self._host)
         self._kept = (len(x), training)
         return out
 
@@ -267,7 +300,7 @@ class Engine:
         dx = self.device.xp.empty(self.shape(rows, self.features), self.dtype)
         _ = self.gradients
         self._arguments["output_gradient"], self._arguments["input_gradient"] = grad, dx
-        plan.run(self._arguments, rows)
+        plan.run(self._arguments, rows, self._host)
         self.has_gradients = True
         return dx
 
@@ -296,7 +329,51 @@ class Engine:
         self._use_optimizer(arguments, optimizer, 1)
         plan.run(arguments, 0)
 
+    # ---- layers in Python
+
+    def _call_host(
+        self,
+        layer: int,
+        training: bool,
+        out: Array,
+        x: Array,
+        dy: Array | None,
+        y: Array | None,
+    ) -> None:
+        """Do what a layer in Python does between the core's programs: `_core.Host`."""
+        host = self._hosts[layer]
+        if isinstance(x, np.ndarray):  # what backward will need: not to be written to
+            for array in (x, dy, y):
+                if array is not None:
+                    array.flags.writeable = False
+        if dy is None or y is None:
+            host._forward(out, x, training)
+        else:
+            views = self.views(self.gradients)
+            own = {name: view for (at, name), view in views.items() if at == layer}
+            host._backward(out, x, dy, y, own)
+
+    @contextmanager
+    def _counted_passes(self) -> Iterator[None]:
+        """Count only the passes that were completed, where a layer in Python breaks one off."""
+        if not self._hosts:
+            yield
+            return
+        passes, steps = self.state["forward"].copy(), self.state["step"].copy()
+        try:
+            yield
+        except BaseException:
+            self.state["forward"] = passes + (self.state["step"] - steps)
+            raise
+
     # ---- whole steps
+
+    def check_batch(self, rows: int) -> None:
+        """Refuse a training batch of so many rows where there is batch normalisation of one."""
+        if rows < self._least_batch:
+            raise ValueError(
+                f"BatchNorm: a training batch needs at least {self._least_batch} rows, got {rows}"
+            )
 
     def training_plan(
         self,
@@ -315,6 +392,7 @@ class Engine:
 
         That is `train` or `profile`, of at most so many steps.
         """
+        self.check_batch(min(batch_size, len(x)))
         plan = self._plan(
             "train",
             min(batch_size, len(x)),
@@ -341,7 +419,8 @@ class Engine:
         It ends with the rows, after `steps`, when `seconds` are over, or after a loss that is not
         finite, whose update is not made.
         """
-        done = plan.train(self._arguments, rows, steps, seconds)
+        with self._counted_passes():
+            done = plan.train(self._arguments, rows, steps, seconds, self._host)
         if self.stopped:
             self.state["forward"] -= 1  # the step that was given up
         return done

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from fastmlp import losses, metrics, optimizers, schedules
 from fastmlp._config import check_integer, check_number
 from fastmlp.device import Array
-from fastmlp.layers import Layer
+from fastmlp.layers import Custom, Layer
 from fastmlp.sequential import Model, Sequential, check_seed
 
 T = TypeVar("T")
@@ -91,6 +91,9 @@ class Ensemble(Model[Array]):
     ) -> None:
         if not isinstance(model, Sequential):
             raise TypeError(f"Ensemble: model must be a Sequential, got {type(model).__name__}")
+        own = [layer.label for layer in model.layers if isinstance(layer, Custom)]
+        if own:
+            raise ValueError(f"Ensemble: needs layers that the core computes, got {own[0]}")
         n = check_integer("Ensemble: n", n, at_least=1)
         given = range(model.seed, model.seed + n) if seeds is None else seeds
         own_seeds = [check_seed("Ensemble: a seed", seed) for seed in _each("seeds", given, n)]

@@ -16,7 +16,6 @@ import numpy as np
 from fastmlp import initializers, layers, losses, metrics, optimizers, schedules
 from fastmlp._config import from_config, to_config
 from fastmlp.device import to_host
-from fastmlp.engine import Engine
 
 if TYPE_CHECKING:
     from fastmlp.ensemble import Ensemble
@@ -259,7 +258,7 @@ def _model(
         model = Ensemble(network, len(seed), seeds=seed, learning_rates=rates)
     model._build(layers.row_shape("load", description["input_shape"]), initialise=False)
     engine = model._engine
-    _fill(model, engine, engine.parameters, tensors, "")
+    _fill(model, engine.tensors(), tensors, "")
     for field in _MODEL_STATE:
         engine.state[field] = description["state"][field]
     if "optimizer" in description:
@@ -272,20 +271,19 @@ def _model(
         if any(name.startswith("optimizer.") for name in tensors):
             engine.claim_moments(optimizer)
             for i, moment in enumerate(optimizer.moments):
-                _fill(model, engine, moment, tensors, f"optimizer.{i}.")
+                _fill(model, engine.views(moment), tensors, f"optimizer.{i}.")
         engine.state["step"] = description["step"]
     return model
 
 
 def _fill(
     model: Model[Any],
-    engine: Engine,
-    flat: Any,
+    views: Mapping[tuple[int, str], Any],
     tensors: Mapping[str, np.ndarray[Any, Any]],
     prefix: str,
 ) -> None:
-    """Put tensors into their places in a flat array."""
-    for (layer, name), view in engine.views(flat).items():
+    """Put tensors into their places."""
+    for (layer, name), view in views.items():
         tensor = tensors[f"{prefix}{layer}.{name}"]
         if tensor.shape != view.shape or tensor.dtype != view.dtype:
             raise ValueError(

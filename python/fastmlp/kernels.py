@@ -521,9 +521,34 @@ def softmax(x: Any, *, out: Any = None) -> Array:
     >>> fm.kernels.softmax([[1000.0, 1000.0]])
     array([[0.5, 0.5]])
     """
-    device, dtype, (x,) = _inputs("softmax", x=x)
-    out = _output("softmax", device, out, x.shape, dtype)
-    _call(_core.softmax, device, [out], [_row_major(device, x)])
+    return _softmax("softmax", x, out, False)
+
+
+def log_softmax(x: Any, *, out: Any = None) -> Array:
+    """Turn each row of logits into logarithms of probabilities, ``x - max - log(sum)``.
+
+    Parameters
+    ----------
+    x : array, shape (..., n)
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array of that shape
+
+    Examples
+    --------
+    >>> import fastmlp as fm
+    >>> fm.kernels.log_softmax([[0.0, 1000.0]])
+    array([[-1000.,     0.]])
+    """
+    return _softmax("log_softmax", x, out, True)
+
+
+def _softmax(name: str, x: Any, out: Any, logarithm: bool) -> Array:
+    device, dtype, (x,) = _inputs(name, x=x)
+    out = _output(name, device, out, x.shape, dtype)
+    _call(_core.softmax, device, [out], [_row_major(device, x)], logarithm)
     return out
 
 
@@ -549,11 +574,42 @@ def softmax_backward(dy: Any, y: Any, *, out: Any = None) -> Array:
     >>> fm.kernels.softmax_backward([[1.0, 0.0]], [[0.5, 0.5]])
     array([[ 0.25, -0.25]])
     """
-    device, dtype, (dy, y) = _inputs("softmax_backward", dy=dy, y=y)
+    return _softmax_backward("softmax_backward", dy, y, out, False)
+
+
+def log_softmax_backward(dy: Any, y: Any, *, out: Any = None) -> Array:
+    """Compute ``dy - exp(y) * sum(dy)`` row by row.
+
+    Parameters
+    ----------
+    dy : array, shape (..., n)
+        Derivative of the loss by the logarithms.
+    y : array of that shape
+        The logarithms.
+    out : array of that shape, optional
+
+    Returns
+    -------
+    array of that shape
+        Derivative of the loss by the logits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastmlp as fm
+    >>> fm.kernels.log_softmax_backward([[1.0, 0.0]], np.log([[0.5, 0.5]]))
+    array([[ 0.5, -0.5]])
+    """
+    return _softmax_backward("log_softmax_backward", dy, y, out, True)
+
+
+def _softmax_backward(name: str, dy: Any, y: Any, out: Any, logarithm: bool) -> Array:
+    device, dtype, (dy, y) = _inputs(name, dy=dy, y=y)
     if dy.shape != y.shape:
-        raise ValueError(f"softmax_backward: shapes {dy.shape} and {y.shape} differ")
-    out = _output("softmax_backward", device, out, dy.shape, dtype)
-    _call(_core.softmax_backward, device, [out], [_row_major(device, dy), _row_major(device, y)])
+        raise ValueError(f"{name}: shapes {dy.shape} and {y.shape} differ")
+    out = _output(name, device, out, dy.shape, dtype)
+    arrays = [_row_major(device, dy), _row_major(device, y)]
+    _call(_core.softmax_backward, device, [out], arrays, logarithm)
     return out
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from fastmlp import device as devices
-from fastmlp import initializers, layers, losses, metrics, optimizers, schedules
+from fastmlp import layers, losses, metrics, optimizers, schedules
 from fastmlp._config import check_integer
 from fastmlp.callbacks import Callback, History
 from fastmlp.device import Array, FastCall
@@ -173,11 +173,11 @@ class Model(FastCall, Generic[Figure]):
         engine = self._engine_on(self._device, shape)
         if initialise:
             for replica, seed in enumerate(engine.seeds):
-                for (index, name), view in engine.views(engine.parameters, replica).items():
-                    layer = self._layers[index]
-                    initializer = initializers.get(getattr(layer, f"{name}_initializer"))
+                for (index, name), view in engine.tensors(replica).items():
                     stream = 2 * index + (name == "bias")
-                    values = initializer(view.shape, str(self._dtype), seed=seed, stream=stream)
+                    values = self._layers[index]._initial(
+                        name, view.shape, str(self._dtype), seed, stream
+                    )
                     view[...] = self._device.put(values)
         self._input_shape = shape
         for layer, before, after in zip(self._layers, shapes, shapes[1:], strict=False):
@@ -191,8 +191,9 @@ class Model(FastCall, Generic[Figure]):
             for index, layer in enumerate(self._layers)
             for stage in layer._stages()
         ]
+        hosts = {i: each for i, each in enumerate(self._layers) if isinstance(each, layers.Custom)}
         return Engine(
-            device, stages, prod(shape), str(self._dtype), self._seed, self._learning_rates
+            device, stages, prod(shape), str(self._dtype), self._seed, self._learning_rates, hosts
         )
 
     def _attach(self, engine: Engine) -> None:
@@ -200,11 +201,14 @@ class Model(FastCall, Generic[Figure]):
         assert self._input_shape is not None
         self._engine_or_none = engine
         self._inference = engine.inference(self._input_shape)
-        views = engine.views(engine.parameters)
+        learned, kept = (
+            engine.views(engine.parameters),
+            engine.views(engine.statistics, None, "state"),
+        )
         for index, layer in enumerate(self._layers):
-            if isinstance(layer, layers.Dense):
-                layer._views = {name: view for (at, name), view in views.items() if at == index}
-                layer._gradients = lambda at=index: self._layer_gradients(at)
+            layer._views = {name: view for (at, name), view in learned.items() if at == index}
+            layer._statistics = {name: view for (at, name), view in kept.items() if at == index}
+            layer._gradients = lambda at=index: self._layer_gradients(at)
 
     @property
     def _engine(self) -> Engine:
@@ -547,7 +551,7 @@ class Model(FastCall, Generic[Figure]):
         ----------
         x : array, shape (n, ...)
         training : bool, default False
-            Whether dropout is active.
+            Whether dropout is active, and batch normalisation takes the batch's statistics.
 
         Returns
         -------
@@ -673,14 +677,20 @@ class Model(FastCall, Generic[Figure]):
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters by name: "0.kernel", "0.bias", "1.kernel", ...
 
+        With them go the running statistics of batch normalisation.
+
         Examples
         --------
         >>> import fastmlp as fm
         >>> sorted(fm.Sequential([fm.Input(2), fm.Dense(3)]).state_dict())
         ['0.bias', '0.kernel']
         """
-        views = self._engine.views(self._engine.parameters)
-        return {f"{layer}.{name}": view.copy() for (layer, name), view in views.items()}
+        return {name: view.copy() for name, view in self._named_tensors().items()}
+
+    def _named_tensors(self) -> dict[str, Array]:
+        """Name what a file keeps of the layers as `state_dict` does: writable views."""
+        views = self._engine.tensors()
+        return {f"{layer}.{name}": view for (layer, name), view in views.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take parameters by name.
@@ -701,8 +711,7 @@ class Model(FastCall, Generic[Figure]):
         >>> a, b = (fm.Sequential([fm.Input(2), fm.Dense(3)]) for _ in range(2))
         >>> b.load_state_dict(a.state_dict())
         """
-        views = self._engine.views(self._engine.parameters)
-        named = {f"{layer}.{name}": view for (layer, name), view in views.items()}
+        named = self._named_tensors()
         missing, unknown = sorted(named.keys() - state.keys()), sorted(state.keys() - named.keys())
         if missing or unknown:
             raise ValueError(f"load_state_dict: missing {missing}, unknown {unknown}")
@@ -711,13 +720,15 @@ class Model(FastCall, Generic[Figure]):
     def get_weights(self) -> list[np.ndarray[Any, Any]]:
         """Return copies of all parameters: [kernel0, bias0, kernel1, ...].
 
+        The running statistics of batch normalisation follow what that layer learns.
+
         Examples
         --------
         >>> import fastmlp as fm
         >>> len(fm.Sequential([fm.Input(2), fm.Dense(3), fm.Dense(1)]).get_weights())
         4
         """
-        return [devices.to_host(array).copy() for array in self.parameters()]
+        return [devices.to_host(view).copy() for view in self._engine.tensors().values()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Take parameters in the order of `get_weights`.
@@ -739,10 +750,9 @@ class Model(FastCall, Generic[Figure]):
         >>> model([3.0])
         array([7.], dtype=float32)
         """
-        views = self._engine.views(self._engine.parameters)
-        if len(weights) != len(views):
-            raise ValueError(f"set_weights: expected {len(views)} arrays, got {len(weights)}")
-        named = {f"{layer}.{name}": view for (layer, name), view in views.items()}
+        named = self._named_tensors()
+        if len(weights) != len(named):
+            raise ValueError(f"set_weights: expected {len(named)} arrays, got {len(weights)}")
         self._assign("set_weights", named, dict(zip(named, weights, strict=True)))
 
     def _assign(
@@ -790,7 +800,7 @@ class Model(FastCall, Generic[Figure]):
         for layer in self._layers:
             count = sum(array.size for array in layer.parameters.values()) // networks
             shape = _shape_text(layer.output_shape) if self.built else "?"
-            counted = "?" if not self.built and isinstance(layer, layers.Dense) else f"{count:,}"
+            counted = "?" if not self.built and layer._learns() else f"{count:,}"
             rows.append((layer.label, shape, "" if counted == "0" else counted))
         total = f"{self.count_params() // networks:,}" if self.built else "? (not built)"
         rows.append(("Total", "", total))
@@ -1106,12 +1116,12 @@ class Sequential(Model[float]):
             return
         assert self._input_shape is not None
         old = self._engine
-        kept = {layer: dict(layer.parameters) for layer in self._layers}
+        kept = [{**layer._views, **layer._statistics} for layer in self._layers]
         if self._layers:
             self._build(self._input_shape)
-            for layer, arrays in kept.items():
+            for layer, arrays in zip(self._layers, kept, strict=True):
                 for name, array in arrays.items():
-                    layer.parameters[name][...] = array
+                    {**layer._views, **layer._statistics}[name][...] = array
             for field in ("epoch", "forward"):
                 self._engine.state[field] = old.state[field]
         else:

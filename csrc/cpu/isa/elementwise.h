@@ -48,6 +48,55 @@ void activation_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> kept, std::
   });
 }
 
+template <class T>
+void prelu(Rows<T> y, Rows<const T> x, const T* slope, bool shared, std::int64_t rows,
+           std::int64_t cols) {
+  using V = Vec<T>;
+  for_block<T>(rows, cols, [=](std::int64_t i, std::int64_t j, auto n) {
+    const V a = shared ? V::broadcast(*slope) : V::load(slope + j, n);
+    ParametricRelu::forward(V::load(x[i] + j, n), a).store(y[i] + j, n);
+  });
+}
+
+template <class T>
+void prelu_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* slope, bool shared,
+                    std::int64_t rows, std::int64_t cols) {
+  using V = Vec<T>;
+  for_block<T>(rows, cols, [=](std::int64_t i, std::int64_t j, auto n) {
+    const V a = shared ? V::broadcast(*slope) : V::load(slope + j, n);
+    const V derivative = ParametricRelu::derivative(V::load(x[i] + j, n), a);
+    (V::load(dy[i] + j, n) * derivative).store(dx[i] + j, n);
+  });
+}
+
+template <class T>
+void maxout(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols, std::int64_t pieces) {
+  using V = Vec<T>;
+  for_block<T>(rows, cols, [=](std::int64_t i, std::int64_t j, auto n) {
+    V top = V::load(x[i] + j, n);
+    for (std::int64_t p = 1; p < pieces; ++p) {
+      const V next = V::load(x[i] + p * cols + j, n);
+      top = select(top >= next, top, select(top == top, next, top));  // NaN stays, and is taken
+    }
+    top.store(y[i] + j, n);
+  });
+}
+
+template <class T>
+void maxout_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> x, Rows<const T> y,
+                     std::int64_t rows, std::int64_t cols, std::int64_t pieces) {
+  using V = Vec<T>;
+  for_block<T>(rows, cols, [=](std::int64_t i, std::int64_t j, auto n) {
+    const V top = V::load(y[i] + j, n);
+    V left = select(top == top, V::load(dy[i] + j, n), top);  // what no piece has got yet
+    for (std::int64_t p = 0; p < pieces; ++p) {
+      const auto largest = V::load(x[i] + p * cols + j, n) >= top;
+      select(largest, left, left * V(0)).store(dx[i] + p * cols + j, n);
+      left = select(largest, left * V(0), left);
+    }
+  });
+}
+
 // The words of `lanes` successive blocks of Philox (core/random.h), a block to a lane.
 struct PhiloxBlocks {
   static constexpr int lanes = vector_bytes / 8, words = 4 * lanes;

@@ -54,14 +54,21 @@ FASTMLP_FN void for_rows(std::int64_t rows, F&& f) {
 }
 
 template <class T>
-void softmax(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols) {
+void softmax(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols, bool logarithm) {
   using V = Vec<T>;
   for_rows<T>(rows, [&](std::int64_t first, int count) {
-    const SoftmaxRows<T> row({y[first], y.stride}, {x[first], x.stride}, count, cols);
+    const SoftmaxRows<T> row(logarithm ? Rows<T>{} : Rows<T>{y[first], y.stride},
+                             {x[first], x.stride}, count, cols);
+    T log_sum[V::lanes];
+    if (logarithm) log(V::load(row.sum)).store(log_sum);
     for (int i = 0; i < count; ++i) {
+      const T* in = x[first + i];
       T* out = y[first + i];
       for_columns<T>(cols, [&](std::int64_t j, auto n) {
-        (V::load(out + j, n) * V::broadcast(row.inverse[i])).store(out + j, n);
+        const V value =
+            logarithm ? V::load(in + j, n) - V::broadcast(row.max[i]) - V::broadcast(log_sum[i])
+                      : V::load(out + j, n) * V::broadcast(row.inverse[i]);
+        value.store(out + j, n);
       });
     }
   });
@@ -69,16 +76,18 @@ void softmax(Rows<T> y, Rows<const T> x, std::int64_t rows, std::int64_t cols) {
 
 template <class T>
 void softmax_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> y, std::int64_t rows,
-                      std::int64_t cols) {
+                      std::int64_t cols, bool logarithm) {
   using V = Vec<T>;
   for (std::int64_t i = 0; i < rows; ++i) {
-    V dot(0);
+    V sum(0);
     for_columns<T>(cols, [&](std::int64_t j, auto n) {
-      dot = fma(V::load(dy[i] + j, n), V::load(y[i] + j, n), dot);
+      const V g = V::load(dy[i] + j, n);
+      sum = logarithm ? sum + g : fma(g, V::load(y[i] + j, n), sum);
     });
-    const V mean(dot.sum());
+    const V all(sum.sum());
     for_columns<T>(cols, [&](std::int64_t j, auto n) {
-      (V::load(y[i] + j, n) * (V::load(dy[i] + j, n) - mean)).store(dx[i] + j, n);
+      const V g = V::load(dy[i] + j, n), value = V::load(y[i] + j, n);
+      (logarithm ? g - exp(value) * all : value * (g - all)).store(dx[i] + j, n);
     });
   }
 }

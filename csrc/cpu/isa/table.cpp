@@ -4,6 +4,7 @@
 
 #include "cpu/isa/elementwise.h"
 #include "cpu/isa/loss.h"
+#include "cpu/isa/normalise.h"
 #include "cpu/isa/order.h"
 #include "cpu/isa/peak.h"
 #include "cpu/isa/reduce.h"
@@ -27,6 +28,15 @@ constexpr Kernels<T> table() {
           activation_backward<T>,
           softmax<T>,
           softmax_backward<T>,
+          prelu<T>,
+          prelu_backward<T>,
+          prelu_slope<T>,
+          maxout<T>,
+          maxout_backward<T>,
+          statistics<T>,
+          normalise<T>,
+          normalise_sums<T>,
+          normalise_backward<T>,
           loss<T>,
           metric<T>,
           column_sum<T>,
