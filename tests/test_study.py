@@ -76,6 +76,26 @@ NETWORKS = {
 }
 
 
+class Double(fm.Custom):
+    def forward(self, x, training):
+        return 2 * x
+
+    def backward(self, dy, x, y):
+        return 2 * dy
+
+
+# Of the last two, training takes statistics of the batch, and tracing must not keep them.
+LATER = {
+    "prelu": (fm.Dense(6), fm.PReLU(), fm.Dense(3)),
+    "maxout": (fm.Maxout(6, pieces=3), fm.Dense(3)),
+    "log-softmax": (fm.Dense(3), fm.LogSoftmax()),
+    "in Python": (fm.Dense(6), Double(), fm.Dense(3)),
+    "row by row": (fm.Dense(6), fm.LayerNorm(), fm.Dense(3, "tanh")),
+    "batch": (fm.BatchNorm(), fm.Dense(6), fm.BatchNorm(affine=False), fm.Dense(3)),
+}
+NETWORKS |= LATER
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("layers", NETWORKS.values(), ids=NETWORKS)
 def test_the_gradients_are_those_of_backward(layers, training, dtype, device):
@@ -93,6 +113,25 @@ def test_the_gradients_are_those_of_backward(layers, training, dtype, device):
         np.testing.assert_allclose(to_host(got), to_host(expected), **tolerance)
     for layer, following in zip(trace.layers, trace.layers[1:]):
         assert_same_bits([layer.output, layer.d_output], [following.input, following.d_input])
+
+
+@pytest.mark.parametrize("layers", LATER.values(), ids=LATER)
+def test_every_kind_of_layer_is_checked(layers):
+    model = build(*layers, loss="cross_entropy")
+    model.forward(X, training=True)  # so that running averages are not those of a fresh layer
+    kept = model.state_dict()
+    assert max(fm.check_gradients(model, X, LABELS).values()) < 1e-7
+    model.trace(X, LABELS, training=True)
+    assert_same_bits(model.state_dict().values(), kept.values())
+
+
+def test_before_of_a_maxout_has_all_pieces():
+    model = build(fm.Maxout(2, pieces=3))
+    (layer,) = model.trace(X).layers
+    kernel, bias = model.get_weights()
+    np.testing.assert_allclose(layer.before, X @ kernel + bias, atol=1e-14)
+    np.testing.assert_array_equal(layer.before.reshape(9, 3, 2).max(axis=1), layer.output)
+    assert layer.d_before.shape == (9, 6)
 
 
 ENDINGS = {

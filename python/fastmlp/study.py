@@ -11,7 +11,7 @@ from fastmlp import io
 from fastmlp._config import check_integer, check_number
 from fastmlp.device import Array, to_host
 from fastmlp.engine import Engine
-from fastmlp.layers import Dense, Layer, Shape
+from fastmlp.layers import Custom, Dense, Layer, Shape
 from fastmlp.training import _compiled, _prepare, call_loss
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ __all__ = ["LayerTrace", "Trace", "check_gradients", "trace"]
 # Losses that have this ending of a network inside them: they are computed from what goes into it,
 # where the derivative of both together is exact while that of the ending alone may vanish.
 _ENDING_IN_LOSS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+
+# Stages that are an activation: what goes into them is what one wants to see, too.
+_ACTIVATIONS = ("activation", "softmax", "prelu", "maxout")
 
 _FEW = 12  # elements of an array that are printed one by one
 
@@ -38,13 +41,13 @@ class LayerTrace:
     layer : Layer
     input, output : array, shape (n, ...)
     before : array, shape (n, ...)
-        What the layer's activation was applied to: ``input @ kernel + bias`` of a `Dense`. In a
-        layer without an activation it is `output`.
+        What the layer's activation was applied to: ``input @ kernel + bias`` of a `Dense`, all
+        pieces of a `Maxout`. In a layer without an activation it is `output`.
     d_input, d_before, d_output : array or None
         Derivatives of the loss by these three; None for what lies behind the place where the loss
         takes over, see `Sequential.trace`.
     gradients : dict of array
-        Derivatives of the loss by the layer's parameters: "kernel", "bias".
+        Derivatives of the loss by the layer's parameters: "kernel", "bias", or what it has.
     """
 
     index: int
@@ -140,10 +143,14 @@ def _forward(model: Sequential, rows: Array, training: bool) -> list[_Stage]:
         for description in layer._stages():
             # With the layer's own index and the model's counter, dropout makes the model's masks.
             stage = {**description, "layer": index}
-            engine = Engine(model._device, [stage], rows.shape[1], model.dtype, model.seed)
+            hosts = {index: layer} if isinstance(layer, Custom) else None
+            engine = Engine(
+                model._device, [stage], rows.shape[1], model.dtype, model.seed, hosts=hosts
+            )
             engine.state["forward"] = model._engine.state["forward"]
-            for (_, name), view in engine.views(engine.parameters).items():
-                view[...] = layer.parameters[name]
+            kept = {**layer._views, **layer._statistics}
+            for (_, name), view in engine.tensors().items():
+                view[...] = kept[name]
             output = engine.forward(rows, training)
             stages.append(_Stage(index, stage["kind"], engine, rows, output))
             rows = output
@@ -193,9 +200,9 @@ def _layers(
         if own:
             value, d_value = own[-1].output, own[-1].d_output
         result = before = [_shaped(array, layer.output_shape) for array in (value, d_value)]
-        if own and own[-1].kind in ("activation", "softmax"):
-            activated = (own[-1].input, own[-1].d_input)
-            before = [_shaped(array, layer.output_shape) for array in activated]
+        if own and own[-1].kind in _ACTIVATIONS:
+            shape = (-1,) if own[-1].kind == "maxout" else layer.output_shape
+            before = [_shaped(array, shape) for array in (own[-1].input, own[-1].d_input)]
         (x, z, y), (dx, dz, dy) = zip(given, before, result, strict=True)
         traces.append(LayerTrace(index, layer, x, z, y, dx, dz, dy, d_parameters))
     return traces
@@ -288,7 +295,8 @@ def check_gradients(
     floor = 1e-3 * max([abs(value), *(np.abs(array).max() for array in gradients)])
     rng = np.random.default_rng(seed)
     errors = {}
-    for name, parameter, exact in zip(twin.state_dict(), twin.parameters(), gradients, strict=True):
+    views = twin._engine.views(twin._engine.parameters)
+    for ((layer, name), parameter), exact in zip(views.items(), gradients, strict=True):
         chosen = rng.permutation(exact.size)[:samples]
         places = list(zip(*np.unravel_index(chosen, exact.shape), strict=True))
         differences = []
@@ -305,7 +313,7 @@ def check_gradients(
         error, scale = np.abs(a - n), np.maximum(np.maximum(np.abs(a), np.abs(n)), floor)
         # Where both are 0 so may the scale be.
         np.divide(error, scale, out=error, where=error != 0)
-        errors[name] = float(error.max())
+        errors[f"{layer}.{name}"] = float(error.max())
     return errors
 
 
