@@ -2,7 +2,7 @@
 
 A tutorial trains this network at a learning rate of 0.001 and prints an accuracy of 0.92. That is
 one split of the data and one set of initial weights. Ten of each tell another story: at 0.001 the
-figure is luck, at 0.01 it is the network's.
+figures are anything from 0.6 to 1, and the luckiest beats every one at 0.01, where all are good.
 """
 
 import sys
@@ -24,7 +24,7 @@ def dense(inputs, units):
 
 def train(learning_rate, seed):
     """Train for 20 epochs; return the accuracy on flowers not seen, and the history."""
-    split = fm.data.train_test_split(x, y, test_size=0.25, seed=seed)
+    split = fm.data.train_test_split(x, y, test_size=0.25, seed=seed, stratify=y)
     x_train, x_test, y_train, y_test = split
     layers = [dense(4, 128), fm.BatchNorm(), "relu", dense(128, 64), fm.BatchNorm(), "relu"]
     layers += [dense(64, 32), fm.BatchNorm(), "relu", dense(32, 16), "relu", dense(16, 3)]
@@ -37,10 +37,10 @@ def train(learning_rate, seed):
 
 
 accuracies = {}
-for rate in (1e-3, 1e-2):
+for name, rate in {"slow": 1e-3, "fast": 1e-2}.items():
     results = [train(rate, seed) for seed in range(10)]
     accuracies[rate] = [accuracy for accuracy, _ in results]
     print(f"learning rate {rate}:", *(f"{accuracy:.2f}" for accuracy in accuracies[rate]))
     low, mean, high = np.min(accuracies[rate]), np.mean(accuracies[rate]), np.max(accuracies[rate])
     print(f"    mean {mean:.2f}, from {low:.2f} to {high:.2f}")
-    fm.plotting.history(results[0][1], folder / f"lesson_07_rate_{rate}.png")
+    fm.plotting.history(results[0][1], folder / f"lesson_07_{name}.png")

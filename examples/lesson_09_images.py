@@ -31,7 +31,7 @@ print(f"test accuracy {accuracy:.4f}")
 probabilities = model.predict(x_test)
 titles = [
     f"{classes[p.argmax()]} {p.max():.0%}" + ("" if p.argmax() == y else f"\nnot {classes[y]}")
-    for p, y in zip(probabilities[:24], y_test)
+    for p, y in zip(probabilities[:18], y_test)
 ]
-fm.plotting.images(x_test[:24], titles, folder / "lesson_09_predictions.png")
+fm.plotting.images(x_test[:18], titles, folder / "lesson_09_predictions.png")
 fm.plotting.confusion_matrix(y_test, probabilities, classes, folder / "lesson_09_confusion.png")

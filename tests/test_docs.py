@@ -112,3 +112,28 @@ def test_contributing_names_what_the_build_needs():
     assert table
     for requirement in re.findall(r'"(.+?)"', table[1]):
         assert f'"{requirement}"' in read("CONTRIBUTING.md")
+
+
+COURSES = ["docs/course.md", "docs/course.ko.md"]
+
+
+def test_the_courses_say_the_same():
+    english, korean = COURSES
+    assert outline(english) == outline(korean)
+    assert code(english) == code(korean)
+    for link in (r"\]\(\.\./examples/(.*?)\)", r"\]\((figures/.*?)\)"):
+        assert re.findall(link, read(english)) == re.findall(link, read(korean))
+
+
+@pytest.mark.parametrize("course", COURSES)
+def test_a_course_has_every_lesson_in_order(course):
+    lessons = sorted(path.name for path in (ROOT / "examples").glob("lesson_*.py"))
+    assert re.findall(r"\]\(\.\./examples/(.*?)\)", read(course)) == lessons
+    assert re.findall(r"^## (\d+)\. ", read(course), re.MULTILINE) == [
+        str(number) for number in range(1, len(lessons) + 1)
+    ]
+
+
+def test_figures_are_small():
+    for path in (ROOT / "docs" / "figures").glob("*.png"):
+        assert path.stat().st_size < 60_000, path.name
