@@ -16,7 +16,7 @@ import numpy as np
 from fastmlp import kernels
 from fastmlp._config import check_integer, check_number
 from fastmlp.callbacks import Callback, CallbackList, History, Progress
-from fastmlp.device import Array
+from fastmlp.device import Array, to_host
 from fastmlp.engine import Engine
 from fastmlp.layers import Dense, Dropout, Flatten
 from fastmlp.losses import Loss, row_weights
@@ -370,9 +370,9 @@ def _warn_of_large_inputs(model: Model[Any], x: Array) -> None:
     first = next(layer for layer in model.layers if not isinstance(layer, (Dropout, Flatten)))
     if not isinstance(first, Dense):
         return  # it may normalise
-    some = x[:: max(len(x) // 256, 1)]  # all rows would take as long as some steps
+    some = to_host(x[:: max(len(x) // 256, 1)])  # all rows would take as long as some steps
     with np.errstate(invalid="ignore"):  # infinite values, where nobody checks for them
-        largest, deviation = float(abs(some).max()), float(some.std(dtype=np.float64))
+        largest, deviation = float(np.abs(some).max()), float(some.std(dtype=np.float64))
     # A single outlier among scaled numbers is no reason, nor is a large constant.
     if largest > 100 and deviation > 30:
         warnings.warn(
