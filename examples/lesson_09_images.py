@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import _images
+import numpy as np
 
 import fastmlp as fm
 
@@ -28,10 +29,14 @@ model.fit(x_train, y_train, batch_size=32, epochs=5)
 accuracy = model.evaluate(x_test, y_test)["accuracy"]
 print(f"test accuracy {accuracy:.4f}")
 
+# A dozen images, and below them the six mistakes that the network was surest of.
 probabilities = model.predict(x_test)
-titles = [
-    f"{classes[p.argmax()]} {p.max():.0%}" + ("" if p.argmax() == y else f"\nnot {classes[y]}")
-    for p, y in zip(probabilities[:18], y_test)
-]
-fm.plotting.images(x_test[:18], titles, folder / "lesson_09_predictions.png")
+guesses, sureness = probabilities.argmax(axis=1), probabilities.max(axis=1)
+mistakes = np.flatnonzero(guesses != y_test)
+shown = [*range(12), *mistakes[sureness[mistakes].argsort()[:-7:-1]]]
+titles = []
+for i in shown:
+    right = "" if guesses[i] == y_test[i] else f"\nnot {classes[y_test[i]]}"
+    titles.append(f"{classes[guesses[i]]} {sureness[i]:.0%}{right}")
+fm.plotting.images(x_test[shown], titles, folder / "lesson_09_predictions.png")
 fm.plotting.confusion_matrix(y_test, probabilities, classes, folder / "lesson_09_confusion.png")

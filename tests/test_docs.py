@@ -134,6 +134,7 @@ def test_a_course_has_every_lesson_in_order(course):
     ]
 
 
-def test_figures_are_small():
-    for path in (ROOT / "docs" / "figures").glob("*.png"):
-        assert path.stat().st_size < 60_000, path.name
+def test_figures_are_shown_and_small():
+    figures = {path.name: path.stat().st_size for path in (ROOT / "docs" / "figures").glob("*.png")}
+    assert sorted(re.findall(r"\]\(figures/(.*?)\)", read(COURSES[0]))) == sorted(figures)
+    assert max(figures.values()) < 60_000
