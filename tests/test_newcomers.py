@@ -185,8 +185,9 @@ def test_other_inputs_are_taken_in_silence(x):
     model(optimizer=fm.SGD(1e-9)).fit(x, DIGITS, verbose=0)
 
 
-def test_a_network_that_may_scale_by_itself_is_trusted():
-    network = model(fm.Tanh(), fm.Dense(3))
+@pytest.mark.parametrize("first", [fm.Tanh(), fm.BatchNorm()], ids=["tanh", "batch"])
+def test_a_network_that_may_scale_by_itself_is_trusted(first):
+    network = model(first, fm.Dense(3))
     network.fit(PIXELS, DIGITS, verbose=0)
 
 
