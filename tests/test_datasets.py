@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import struct
+from functools import partial
+from hashlib import sha256
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -146,7 +150,7 @@ def test_npz_parts(tmp_path):
     for part, key in (("train", "y"), ("test", "x_test")):
         with pytest.raises(ValueError, match=f"there is no '{key}' in the archive"):
             datasets.load(path, part=part)
-    with pytest.raises(ValueError, match="only an .npz archive has a part='test'"):
+    with pytest.raises(ValueError, match="only an .npz archive or a download has a part='test'"):
         datasets.load("iris", part="test")
     with pytest.raises(ValueError, match="part must be 'train' or 'test', got 'tset'"):
         datasets.load(path, part="tset")
@@ -198,3 +202,69 @@ def test_the_mnist_test_set():
     x, y = datasets.load(SHARED / "t10k-images-idx3-ubyte.gz")
     assert x.shape == (10000, 28, 28)
     assert y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+
+
+# ---- downloads, from a server on this machine
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """A mirror with a small "mnist", and an empty cache."""
+    pytest.importorskip("pooch")
+    files = tmp_path / "mirror"
+    files.mkdir()
+    for stem in ("train", "t10k"):
+        write_pair(files, ".gz", f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
+    checksums = {path.name: sha256(path.read_bytes()).hexdigest() for path in files.iterdir()}
+    handler = partial(QuietHandler, directory=str(files))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setitem(datasets.DOWNLOADS, "mnist", (url, checksums))
+        monkeypatch.setenv("FASTMLP_DATA", str(tmp_path / "cache"))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.delenv("FASTMLP_OFFLINE", raising=False)
+        yield files
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_download_is_kept(part, mirror, tmp_path, monkeypatch):
+    for _ in range(2):
+        x, y = datasets.load("mnist", part=part)
+        np.testing.assert_array_equal(x, IMAGES)
+        np.testing.assert_array_equal(y, LABELS)
+        for path in mirror.iterdir():  # what is there already is not asked for again
+            path.unlink()
+        monkeypatch.setenv("FASTMLP_OFFLINE", "1")
+    assert {path.parent for path in (tmp_path / "cache").rglob("*.gz")} == {
+        tmp_path / "cache" / "mnist"
+    }
+
+
+def test_a_download_that_is_forbidden_or_fails(mirror, monkeypatch):
+    for path in mirror.iterdir():
+        path.unlink()
+    with pytest.raises(OSError, match="mnist: cannot download http://127.0.0.1.*ubyte.gz"):
+        datasets.load("mnist")
+    monkeypatch.setenv("FASTMLP_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="mnist: .*FASTMLP_OFFLINE=1 forbids a download"):
+        datasets.load("mnist")
+
+
+def test_a_download_that_is_not_what_was_published(mirror):
+    (mirror / "train-labels-idx1-ubyte.gz").write_bytes(b"other labels")
+    with pytest.raises(ValueError, match="mnist: SHA256 hash .* does not match"):
+        datasets.load("mnist")
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the files of MNIST are not beside the project")
+def test_the_checksums_are_those_of_the_files():
+    _, checksums = datasets.DOWNLOADS["mnist"]
+    for path in SHARED.glob("t10k-*.gz"):
+        assert sha256(path.read_bytes()).hexdigest() == checksums[path.name]

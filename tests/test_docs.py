@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import runpy
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,6 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", "docs/*.md", "bench/*.md")
     for path in ROOT.glob(pattern)
 )
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INSTALL_AND_RUN = 'pip install ".[demo]" && fastmlp train digits'
@@ -116,9 +114,27 @@ def test_contributing_names_what_the_build_needs():
         assert f'"{requirement}"' in read("CONTRIBUTING.md")
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_examples_run_and_are_short(example, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(example), run_name="__main__")
-    assert capsys.readouterr().out
-    assert len(example.read_text(encoding="utf-8").splitlines()) < 40
+COURSES = ["docs/course.md", "docs/course.ko.md"]
+
+
+def test_the_courses_say_the_same():
+    english, korean = COURSES
+    assert outline(english) == outline(korean)
+    assert code(english) == code(korean)
+    for link in (r"\]\(\.\./examples/(.*?)\)", r"\]\((figures/.*?)\)"):
+        assert re.findall(link, read(english)) == re.findall(link, read(korean))
+
+
+@pytest.mark.parametrize("course", COURSES)
+def test_a_course_has_every_lesson_in_order(course):
+    lessons = sorted(path.name for path in (ROOT / "examples").glob("lesson_*.py"))
+    assert re.findall(r"\]\(\.\./examples/(.*?)\)", read(course)) == lessons
+    assert re.findall(r"^## (\d+)\. ", read(course), re.MULTILINE) == [
+        str(number) for number in range(1, len(lessons) + 1)
+    ]
+
+
+def test_figures_are_shown_and_small():
+    figures = {path.name: path.stat().st_size for path in (ROOT / "docs" / "figures").glob("*.png")}
+    assert sorted(re.findall(r"\]\(figures/(.*?)\)", read(COURSES[0]))) == sorted(figures)
+    assert max(figures.values()) < 60_000

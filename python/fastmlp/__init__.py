@@ -45,6 +45,7 @@ from fastmlp.layers import (
 )
 from fastmlp.optimizers import SGD, Adam, AdamW, RMSprop
 from fastmlp.sequential import Sequential
+from fastmlp.study import check_gradients
 
 __all__ = [
     "ELU",
@@ -78,6 +79,7 @@ __all__ = [
     "Tanh",
     "__version__",
     "callbacks",
+    "check_gradients",
     "cuda",
     "data",
     "datasets",

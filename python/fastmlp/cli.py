@@ -40,7 +40,7 @@ OPTIMIZERS = {"adam": (fm.Adam, 4e-3), "adamw": (fm.AdamW, 4e-3), "sgd": (fm.SGD
 
 _DATA = (
     "a .csv table, an .npz archive (x and y, or x_train and y_train), a file of IDX images, "
-    f"or one of {', '.join(datasets.NAMES)}"
+    f"or one of {', '.join((*datasets.NAMES, *datasets.DOWNLOADS))}"
 )
 _LABELS = "the labels of IDX images (default: the file beside them)"
 _EXAMPLES = """\

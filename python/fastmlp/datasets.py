@@ -1,4 +1,4 @@
-"""Data sets as arrays: scikit-learn's small ones, .npz archives, IDX files, numeric CSV tables."""
+"""Data sets as arrays: bundled or downloaded ones, .npz archives, IDX files, numeric CSV tables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,49 @@ from numpy.typing import NDArray
 
 from fastmlp._optional import optional
 
-__all__ = ["NAMES", "load", "read_idx"]
+__all__ = ["DOWNLOADS", "NAMES", "fetch", "load", "read_idx"]
 
 NAMES = ("iris", "digits", "wine", "breast_cancer", "diabetes")
 """The data sets that come with scikit-learn: no download."""
+
+# Address, and the SHA-256 of the images and the labels of each part: what comes from a mirror,
+# perhaps over plain http, is what the authors published.
+_FASHION_MNIST = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    {
+        "train-images-idx3-ubyte.gz": (
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+        ),
+        "train-labels-idx1-ubyte.gz": (
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+        ),
+        "t10k-images-idx3-ubyte.gz": (
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+        ),
+        "t10k-labels-idx1-ubyte.gz": (
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+        ),
+    },
+)
+_MNIST = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    {
+        "train-images-idx3-ubyte.gz": (
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+        ),
+        "train-labels-idx1-ubyte.gz": (
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+        ),
+        "t10k-images-idx3-ubyte.gz": (
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+        ),
+        "t10k-labels-idx1-ubyte.gz": (
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+        ),
+    },
+)
+DOWNLOADS = {"fashion_mnist": _FASHION_MNIST, "mnist": _MNIST}
+"""The data sets that are downloaded once and then kept: 60,000 and 10,000 grey images, 28 x 28."""
 
 Kind = Literal["name", "npz", "idx", "csv"]
 Array = NDArray[Any]
@@ -43,14 +82,16 @@ def load(
     ----------
     name_or_path : str or path
         ``"iris"``, ``"digits"``, ``"wine"``, ``"breast_cancer"`` or ``"diabetes"`` (from
-        scikit-learn); an ``.npz`` archive with the keys ``x`` and ``y``, or ``x_train`` and
+        scikit-learn); ``"mnist"`` or ``"fashion_mnist"`` (downloaded, see `fetch`); an ``.npz``
+        archive with the keys ``x`` and ``y``, or ``x_train`` and
         ``y_train`` (also ``data`` and ``target``, ``images`` and ``labels``); a file of images in
         the IDX format of MNIST, plain or gzipped; or a CSV table of numbers.
     labels : str or path, optional
         The IDX file of the labels. Default: the file beside the images whose name says ``labels``
         in place of ``images`` (``t10k-images-idx3-ubyte.gz`` → ``t10k-labels-idx1-ubyte.gz``).
     part : {"train", "test"}, default "train"
-        ``"test"`` reads ``x_test`` and ``y_test`` of an ``.npz`` archive.
+        ``"test"`` reads ``x_test`` and ``y_test`` of an ``.npz`` archive, and the 10,000 images
+        of a download that are to be tested on.
     target : str, optional
         The column of a CSV table that becomes ``y``. Default: the last one.
 
@@ -68,8 +109,10 @@ def load(
         If there is no such file.
     ValueError
         If the name is unknown, or the file is damaged, cut off, or not what it should be.
+    OSError
+        If a download fails; see `fetch`.
     ModuleNotFoundError
-        If scikit-learn or pandas is needed and missing; says what to install.
+        If scikit-learn, pandas or pooch is needed and missing; says what to install.
 
     Examples
     --------
@@ -78,11 +121,13 @@ def load(
     >>> x.shape, y.shape
     ((1797, 64), (1797,))
     """
-    kind = kind_of(name_or_path)
     if part not in ("train", "test"):
         raise ValueError(f"datasets.load: part must be 'train' or 'test', got {part!r}")
+    if str(name_or_path) in DOWNLOADS:
+        return read_idx_pair(fetch(str(name_or_path), part))
+    kind = kind_of(name_or_path)
     if part == "test" and kind != "npz":
-        raise ValueError("datasets.load: only an .npz archive has a part='test'")
+        raise ValueError("datasets.load: only an .npz archive or a download has a part='test'")
     if kind == "name":
         bunch = read_bundled(str(name_or_path))
         return np.asarray(bunch.data), np.asarray(bunch.target)
@@ -100,6 +145,55 @@ def load(
     return arrays[x], arrays[y]
 
 
+def fetch(name: str, part: Literal["train", "test"] = "train") -> Path:
+    """Download a data set's images and labels, where they are not on this machine yet.
+
+    They are kept in the user's cache folder, or in that which the environment variable
+    ``FASTMLP_DATA`` names. With ``FASTMLP_OFFLINE=1`` nothing is downloaded.
+
+    Parameters
+    ----------
+    name : {"mnist", "fashion_mnist"}
+        LeCun, Cortes and Burges, or Xiao, Rasul and Vollgraf (arXiv:1708.07747).
+    part : {"train", "test"}, default "train"
+        60,000 images, or 10,000.
+
+    Returns
+    -------
+    Path
+        The IDX file of the images, with that of the labels beside it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the files are not there and ``FASTMLP_OFFLINE=1``.
+    OSError
+        If they cannot be downloaded.
+    ValueError
+        If what came is not what was published, by its SHA-256.
+    ModuleNotFoundError
+        If pooch is missing; says what to install.
+    """
+    pooch = optional("pooch", "data")
+    url, checksums = DOWNLOADS[name]
+    folder = Path(os.environ.get("FASTMLP_DATA") or pooch.os_cache("fastmlp")) / name
+    downloads = pooch.create(folder, url, registry=checksums)
+    stem = "train" if part == "train" else "t10k"
+    images, labels = f"{stem}-images-idx3-ubyte.gz", f"{stem}-labels-idx1-ubyte.gz"
+    for file in (labels, images):
+        if os.environ.get("FASTMLP_OFFLINE") == "1" and not (folder / file).exists():
+            raise FileNotFoundError(
+                f"{name}: {file} is not in {folder}, and FASTMLP_OFFLINE=1 forbids a download"
+            )
+        try:
+            downloads.fetch(file)
+        except OSError as error:
+            raise OSError(f"{name}: cannot download {url}{file} ({error})") from error
+        except ValueError as error:  # names the file and both checksums
+            raise ValueError(f"{name}: {error}") from error
+    return folder / images
+
+
 def kind_of(name_or_path: str | os.PathLike[str]) -> Kind:
     """Tell how to read a data set; a name that is unknown or a file that is not there raises."""
     path = Path(name_or_path)
@@ -110,9 +204,10 @@ def kind_of(name_or_path: str | os.PathLike[str]) -> Kind:
     if not path.exists():
         if path.suffix or len(path.parts) > 1:
             raise FileNotFoundError(f"{path}: no such file")
+        known = (*NAMES, *DOWNLOADS)
         raise ValueError(
-            f"unknown data set {str(path)!r}{did_you_mean(str(path), NAMES)}; "
-            f"known: {', '.join(NAMES)}, or the path of a .csv, .npz or IDX file"
+            f"unknown data set {str(path)!r}{did_you_mean(str(path), known)}; "
+            f"known: {', '.join(known)}, or the path of a .csv, .npz or IDX file"
         )
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".npz"):

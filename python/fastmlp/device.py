@@ -261,7 +261,11 @@ def real_array(operation: str, name: str, values: Any) -> Array:
         except ValueError as error:  # ragged lists
             raise ValueError(f"{operation}: {name} is no regular array: {error}") from None
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{operation}: {name} must be real numbers, got dtype {array.dtype}")
+        hint = ""
+        if array.size and isinstance(array.flat[0], str):
+            encode = "np.unique(y, return_inverse=True)[1] makes labels of names"
+            hint = f"; {encode if name in ('y', 'target') else 'encode texts as numbers'}"
+        raise TypeError(f"{operation}: {name} must be real numbers, got dtype {array.dtype}{hint}")
     if array.ndim > _MAX_RANK:
         raise ValueError(
             f"{operation}: {name} must have at most {_MAX_RANK} dimensions, got {array.ndim}"

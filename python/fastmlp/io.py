@@ -57,11 +57,17 @@ def save(
     _write(Path(path), serialise(tensors, {_KEY: json.dumps(description), **metadata}))
 
 
-def copy(model: M) -> M:
-    """Return a model that shares nothing with the given one: what `copy.deepcopy` calls."""
+def copy(model: M, dtype: str | None = None) -> M:
+    """Return a model that shares nothing with the given one, perhaps in another dtype.
+
+    It is what `copy.deepcopy` calls.
+    """
     if not model.built:
         raise RuntimeError(f"{type(model).__name__}: copy a model after it is built")
     description, tensors = _describe(model)
+    if dtype is not None:
+        description["dtype"] = dtype
+        tensors = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
     classes = {type(layer).__name__: type(layer) for layer in model.layers}
     twin: M = _model(description, tensors, model.device, classes)
     twin.loss, twin.metrics = model.loss, list(model.metrics)

@@ -673,7 +673,11 @@ def class_labels(operation: str, labels: Array, rows: int, classes: int) -> Arra
     ):
         if bad.any():
             row = int(bad.argmax())
-            raise ValueError(f"{operation}: label {labels[row]} at row {row} {what}")
+            from_one = bool((labels.min() == 1) & (labels.max() == classes))
+            hint = f"; labels start at 0, these go from 1 to {classes}: use y - 1"
+            raise ValueError(
+                f"{operation}: label {labels[row]} at row {row} {what}{hint if from_one else ''}"
+            )
     return labels.astype(np.int32)
 
 

@@ -6,6 +6,7 @@ Each is there as a function, for a loop of one's own, and as a class that holds 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -380,7 +381,8 @@ def cross_entropy(
     Parameters
     ----------
     prediction : array, shape (n, classes)
-        Logits: what a network without a final activation puts out.
+        Logits: what a network without a final activation puts out. Where every one of several
+        rows holds probabilities, there is a `UserWarning`; their logarithms are logits too.
     target : array of integers, shape (n,) or (n, 1), or of probabilities, shape (n, classes)
     sample_weight : array, shape (n,), optional
         Multiplies the rows' losses; their sum is still divided by n.
@@ -412,7 +414,25 @@ def cross_entropy(
     >>> gradient.tolist()
     [[0.25, -0.25]]
     """
+    _warn_of_probabilities(prediction)
     return CrossEntropy(label_smoothing, reduction)(prediction, target, sample_weight)
+
+
+def _warn_of_probabilities(prediction: Any) -> None:
+    """Warn where logits look as if softmax had been applied already: once more changes the loss."""
+    z = np.asarray(prediction) if isinstance(prediction, (list, tuple)) else prediction
+    if not isinstance(z, np.ndarray) or z.ndim != 2 or z.shape[1] < 2 or len(z) < 2:
+        return  # a single row sums to 1 by chance, and looking at a GPU's would wait for it
+
+    def probable(rows: Array) -> bool:
+        return bool((rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) < 1e-4).all())
+
+    if probable(z[:1]) and probable(z):  # logits are found out by their first row
+        warnings.warn(
+            "cross_entropy: every row of the prediction holds probabilities, but it takes logits; "
+            "leave the softmax out of the network, or give it their logarithm",
+            stacklevel=3,
+        )
 
 
 def binary_cross_entropy(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from fastmlp.device import Array, FastCall
 from fastmlp.engine import Engine
 from fastmlp.layers import Input, Layer, Shape
 from fastmlp.training import Verbosity, evaluate, fit, train_on_batch
+
+if TYPE_CHECKING:
+    from fastmlp.study import Trace
 
 Figure = TypeVar("Figure")
 M = TypeVar("M", bound="Model[Any]")
@@ -442,6 +445,11 @@ class Model(FastCall, Generic[Figure]):
         FloatingPointError
             If the loss becomes NaN or infinite, that of one network in an `Ensemble`; the model
             is as after the last good step.
+
+        Warns
+        -----
+        UserWarning
+            If a `Dense` layer meets numbers as large as raw pixels: above 100, deviating by 30.
 
         Examples
         --------
@@ -1071,6 +1079,61 @@ class Sequential(Model[float]):
         layer._owner = None
         self._rebuild()
         return layer
+
+    def trace(self, x: Any, y: Any = None, *, grad: Any = None, training: bool = False) -> Trace:
+        """Compute a forward and a backward pass and keep every value on the way, for study.
+
+        Each layer's product and activation run one by one on the kernels of the model, on copies
+        of its parameters: the model, what its last `forward` kept and its gradients do not change.
+
+        Parameters
+        ----------
+        x : array, shape (n, ...)
+        y : array, shape (n,) or (n, outputs), optional
+            Targets: what is differentiated is the compiled loss then.
+        grad : array, shape (n, outputs), optional
+            The derivative of a loss of one's own by the outputs. With neither `y` nor `grad` it is
+            all ones: what is differentiated is the sum of the outputs.
+        training : bool, default False
+            Whether dropout is active, with the masks that the next ``forward(training=True)`` uses.
+
+        Returns
+        -------
+        Trace
+            ``trace.layers[i]`` has `input`, `before` (the activation), `output`, their derivatives
+            `d_input`, `d_before`, `d_output`, and `gradients`; ``print(trace)`` shows all.
+
+            A final softmax that is trained on "cross_entropy", or a sigmoid on
+            "binary_cross_entropy", is part of the loss. The way back then starts at the logits:
+            the last `d_before` is the loss's own gradient, ``(softmax - target) / n`` for example,
+            and the last `d_output` is None.
+
+        Raises
+        ------
+        RuntimeError
+            If there is a `y`, but the model is not compiled.
+        TypeError, ValueError
+            If data does not fit, or both `y` and `grad` are given.
+
+        Examples
+        --------
+        >>> import fastmlp as fm
+        >>> model = fm.Sequential([fm.Dense(1, activation="relu", kernel_initializer="ones")])
+        >>> print(model.trace([[2.0, 3.0]]))
+        1 row
+        0  Dense (relu)
+           input     1 x 2     [[2. 3.]]
+           before    1 x 1     [[5.]]
+           output    1 x 1     [[5.]]
+           d_output  1 x 1     [[1.]]
+           d_before  1 x 1     [[1.]]
+           d_input   1 x 2     [[1. 1.]]
+           d_kernel  2 x 1     [[2.] [3.]]
+           d_bias    1         [1.]
+        """
+        from fastmlp import study
+
+        return study.trace(self, x, y, grad, bool(training))
 
     def _rebuild(self) -> None:
         """Build again after a change of layers, keeping the parameters of those that stay."""

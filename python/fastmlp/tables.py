@@ -98,6 +98,8 @@ def read(
     FileNotFoundError, ValueError, ModuleNotFoundError
         As in `fastmlp.datasets.load`; also if there are no rows.
     """
+    if data in datasets.DOWNLOADS:
+        data = str(datasets.fetch(data))
     kind = datasets.kind_of(data)
     if labels is not None and kind != "idx":
         raise ValueError(f"a second file holds the labels of IDX images, but {data} is not one")

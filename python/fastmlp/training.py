@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, isfinite
@@ -15,8 +16,9 @@ import numpy as np
 from fastmlp import kernels
 from fastmlp._config import check_integer, check_number
 from fastmlp.callbacks import Callback, CallbackList, History, Progress
-from fastmlp.device import Array
+from fastmlp.device import Array, to_host
 from fastmlp.engine import Engine
+from fastmlp.layers import Dense, Dropout, Flatten
 from fastmlp.losses import Loss, Reduction, row_weights
 from fastmlp.metrics import Metric
 from fastmlp.metrics import get as get_metric
@@ -292,8 +294,10 @@ def call_loss(
     value, gradient = result
     shape = gradient.shape if hasattr(gradient, "shape") else np.shape(gradient)
     if shape != prediction.shape:
+        flat = prediction.ndim == 2 and target.shape == prediction.shape[:1]
+        hint = f"; the target has shape {target.shape}: does it broadcast?" if flat else ""
         raise ValueError(
-            f"{loss.name}: its gradient must have shape {prediction.shape}, got {shape}"
+            f"{loss.name}: its gradient must have shape {prediction.shape}, got {shape}{hint}"
         )
     if getattr(value, "ndim", 0) != 0 or not hasattr(value, "__float__"):
         raise TypeError(f"{loss.name}: a loss must be a number, got {value!r}")
@@ -326,6 +330,7 @@ def fit(
     data = _prepare(model, "fit", x, y, sample_weight, class_weight, check_finite)
     if not model.parameters():
         raise RuntimeError("fit: this model has no parameters to train")
+    _warn_of_large_inputs(model, data.x)
     data, validation = _validation(model, data, validation_split, validation_data, check_finite)
 
     callback = CallbackList(callbacks, model)
@@ -372,6 +377,23 @@ def fit(
         progress.close()
         engine.begin_epoch()
     return history
+
+
+def _warn_of_large_inputs(model: Model[Any], x: Array) -> None:
+    """Warn where a dense layer would meet raw pixels, or numbers as large."""
+    first = next(layer for layer in model.layers if not isinstance(layer, (Dropout, Flatten)))
+    if not isinstance(first, Dense):
+        return  # it may normalise
+    some = to_host(x[:: max(len(x) // 256, 1)])  # all rows would take as long as some steps
+    with np.errstate(invalid="ignore"):  # infinite values, where nobody checks for them
+        largest, deviation = float(np.abs(some).max()), float(some.std(dtype=np.float64))
+    # A single outlier among scaled numbers is no reason, nor is a large constant.
+    if largest > 100 and deviation > 30:
+        warnings.warn(
+            f"fit: x has values as large as {largest:.4g}, but networks learn well from numbers "
+            "near 1: divide pixels by 255, or scale each column to mean 0 and deviation 1",
+            stacklevel=4,
+        )
 
 
 def _not_finite_error(operation: str, where: str, model: Model[Any]) -> FloatingPointError:
