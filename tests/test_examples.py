@@ -112,8 +112,9 @@ def test_lesson_06_xor(run, tmp_path):
 def test_lesson_07_iris(run, tmp_path):
     names, _ = run("lesson_07_iris")
     slow, fast = names["accuracies"][1e-3], names["accuracies"][1e-2]
-    assert np.mean(fast) > 0.92
-    assert np.mean(slow) < np.mean(fast) - 0.05
+    # PyTorch's means from the same splits and initial weights: `python -m bench.iris`.
+    assert np.mean(slow) == pytest.approx(0.80, abs=0.05)
+    assert np.mean(fast) == pytest.approx(0.96, abs=0.05)
     assert np.ptp(slow) > 0.2  # a single figure says little
     assert pictures(tmp_path) == ["lesson_07_fast", "lesson_07_slow"]
 

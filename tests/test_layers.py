@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import reference as ref
+from golden import layer_cases
 from support import assert_accurate, assert_same_bits, relative_distance
 
 import fastmlp as fm
@@ -267,6 +268,47 @@ def test_log_softmax_belongs_to_cross_entropy(device):
         weights.append(model.get_weights())
     assert_same_bits(*weights)
     np.testing.assert_allclose(np.exp(to_host(model.predict(x))).sum(axis=1), 1, rtol=1e-5)
+
+
+# ---- beside PyTorch, in float64: what golden/make_layers.py has written
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(layer_cases.FILE) as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("name", layer_cases.NETWORKS)
+def test_networks_agree_with_pytorch(name, golden, dtype, device):
+    case = layer_cases.layer_case(name)
+    tolerance = {"float32": 1e-5, "float64": 1e-10}[dtype]
+
+    def build() -> fm.Sequential:
+        layers = [getattr(fm, kind)(**settings) for kind, settings in case.layers]
+        model = fm.Sequential(layers, dtype=dtype, device=device)
+        model.build(layer_cases.FEATURES)
+        for parameter, weight in zip(model.parameters(), case.weights, strict=True):
+            parameter[...] = model._device.put(weight.astype(dtype))
+        return model
+
+    def check(kind, arrays) -> None:
+        keys = [key for key in golden if key.startswith(f"{name}.{kind}")]
+        for got, key in zip(arrays, keys, strict=True):
+            assert relative_distance(to_host(got), golden[key]) <= tolerance
+
+    model = build()
+    check("y", [model.forward(case.x[0], training=True)])
+    check("dx", [model.backward(case.dy)])
+    check("gradient", model.gradients())
+
+    model = build()
+    model.compile(fm.Adam(layer_cases.LEARNING_RATE), "cross_entropy")
+    for x, labels in zip(case.x, case.labels):
+        model.train_on_batch(x, labels)
+    check("statistic", [a for layer in model.layers for a in layer._statistics.values()])
+    check("weight", model.parameters())
+    check("inferred", [model.predict(case.x[0])])
 
 
 # ---- several networks, files, copies

@@ -23,7 +23,8 @@ def build(*layers, dtype="float64", device="cpu", shape=4, **compiled) -> fm.Seq
     model = fm.Sequential(copy.deepcopy(layers), seed=3, dtype=dtype, device=device)
     model.build(shape)
     rng = np.random.RandomState(5)
-    model.set_weights([0.5 * rng.standard_normal(w.shape) for w in model.get_weights()])
+    for parameter in model.parameters():
+        parameter[...] = model._device.put(0.5 * rng.standard_normal(parameter.shape))
     if compiled:
         model.compile(**compiled)
     return model
@@ -252,6 +253,9 @@ LOSSES = {
     "binary_cross_entropy": ("sigmoid", None),
     "mse": ("softmax", "sigmoid", "tanh", None),
     "mae": ("softmax", None),
+    "huber": ("tanh", None),
+    "hinge": (None,),
+    "perceptron": (None,),
 }
 
 
@@ -263,6 +267,40 @@ def test_losses_and_endings(loss, ending, rows):
     apart = build(fm.Dense(5, "tanh"), fm.Dense(3), fm.Activation(ending or "identity"), loss=loss)
     for model in (inside, apart):
         assert max(fm.check_gradients(model, X[:rows], y).values()) < 1e-7
+
+
+LAYERS = {
+    "batch norm": [fm.Dense(6, use_bias=False), fm.BatchNorm(), fm.Tanh()],
+    "layer norm": [fm.LayerNorm(), fm.Dense(6), fm.LayerNorm(affine=False)],
+    "prelu": [fm.Dense(6), fm.PReLU(), fm.Dense(5), fm.PReLU(shared=True)],
+    "maxout": [fm.Maxout(6, 3)],
+    "log-softmax": [fm.Dense(6, "log_softmax")],
+    "penalties": [fm.Dense(6, "tanh", l1=0.1, l2=0.2)],
+}
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("ending", [None, "softmax", "log_softmax"])
+def test_layers_and_penalties(layers, ending):
+    model = build(*copy.deepcopy(layers), fm.Dense(3, ending, l2=0.1), loss="cross_entropy")
+    assert max(fm.check_gradients(model, X, LABELS).values()) < 1e-7
+    trace = model.trace(X, LABELS)
+    assert trace.loss == pytest.approx(model.evaluate(X, LABELS)["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        fm.losses.CrossEntropy(label_smoothing=0.2, reduction="sum"),
+        fm.losses.MSE(reduction="sum"),
+        fm.losses.Huber(delta=0.3),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_settings_of_losses(loss):
+    model = build(fm.Dense(6, "tanh"), fm.Dense(3), loss=loss)
+    y = LABELS if loss.name == "cross_entropy" else RNG.standard_normal((9, 3))
+    assert max(fm.check_gradients(model, X, y).values()) < 1e-7
 
 
 def wrong_by_a_half(prediction, target):
