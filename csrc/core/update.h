@@ -38,6 +38,12 @@ struct Update {
   }
 };
 
+// 1 - beta^t. Since log(beta) <= beta - 1, the power is below exp(-40) where it is not computed, and
+// lost in rounding: a small network would feel it at every step of its life.
+FASTMLP_FN double one_minus_power(double beta, double t) {
+  return t * (1 - beta) > 40 ? 1 : 1 - std::pow(beta, t);
+}
+
 // Fills in what this step's update needs. Powers are taken in double: 1 - beta2 in float32 is off
 // by 1e-5 of itself.
 FASTMLP_FN void begin_update(const Update& update, double learning_rate, StepState& state) {
@@ -45,8 +51,8 @@ FASTMLP_FN void begin_update(const Update& update, double learning_rate, StepSta
   state.gradient_scale = 1;
   if (update.rule == UpdateRule::adam) {
     const double t = double(state.step + 1);
-    const double correction1 = 1 - std::pow(update.beta1, t);
-    const double correction2 = std::sqrt(1 - std::pow(update.beta2, t));
+    const double correction1 = one_minus_power(update.beta1, t);
+    const double correction2 = std::sqrt(one_minus_power(update.beta2, t));
     state.step_size = learning_rate * correction2 / correction1;
     state.epsilon = update.epsilon * correction2;
   }
