@@ -8,6 +8,8 @@
 namespace fastmlp::cpu::FASTMLP_ISA {
 
 constexpr std::int64_t row_block = 64, column_block = 256;
+template <class T>
+constexpr T zeros[column_block] = {};
 
 // Calls f(first, count) for each block of up to `block` out of n.
 template <class F>
@@ -15,15 +17,31 @@ FASTMLP_FN void for_blocks(std::int64_t n, std::int64_t block, F&& f) {
   for (std::int64_t i = 0; i < n; i += block) f(i, n - i < block ? n - i : block);
 }
 
+// Four sums side by side, since each addition waits for the one before it.
+template <class T>
+struct FourSums {
+  using V = Vec<T>;
+  V sum[4] = {V(0), V(0), V(0), V(0)};
+
+  template <class F>  // adds f(i), f(i + step), f(i + 2 step), f(i + 3 step)
+  FASTMLP_FN void add(std::int64_t i, std::int64_t step, F&& f) {
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) sum[k] = sum[k] + f(i + k * step);
+  }
+  FASTMLP_FN V together() const { return (sum[0] + sum[1]) + (sum[2] + sum[3]); }
+};
+
 // The mean of f(i) over the rows i.
 template <class T, class F>
 FASTMLP_FN Vec<T> mean_over_rows(std::int64_t rows, F&& f) {
   using V = Vec<T>;
   V sum(0);
   for_blocks(rows, row_block, [&](std::int64_t first, std::int64_t count) {
-    V part(0);
-    for (std::int64_t i = first; i < first + count; ++i) part = part + f(i);
-    sum = sum + part;
+    FourSums<T> part;
+    std::int64_t i = first;
+    for (; i + 4 <= first + count; i += 4) part.add(i, 1, f);
+    for (; i < first + count; ++i) part.sum[0] = part.sum[0] + f(i);
+    sum = sum + part.together();
   });
   return sum / V(double(rows));
 }
@@ -32,9 +50,17 @@ FASTMLP_FN Vec<T> mean_over_rows(std::int64_t rows, F&& f) {
 template <class T, class F>
 FASTMLP_FN T mean_over_columns(std::int64_t cols, F&& f) {
   using V = Vec<T>;
-  V sum(0);
-  for_columns<T>(cols, [&](std::int64_t j, auto n) { sum = sum + f(j, n).first(n, T(0)); });
-  return sum.sum() / T(cols);
+  constexpr std::integral_constant<int, V::lanes> all{};
+  FourSums<T> part;
+  std::int64_t j = 0;
+  for (; j + 4 * V::lanes <= cols; j += 4 * V::lanes)
+    part.add(j, V::lanes, [&](std::int64_t at) { return f(at, all); });
+  for (; j + V::lanes <= cols; j += V::lanes) part.sum[0] = part.sum[0] + f(j, all);
+  if (j < cols) {
+    const int n = int(cols - j);
+    part.sum[1] = part.sum[1] + f(j, n).first(n, T(0));
+  }
+  return part.together().sum() / T(cols);
 }
 
 template <class T>
@@ -69,6 +95,18 @@ FASTMLP_FN V inverse_deviation(V variance, double epsilon) {
   return V(1) / sqrt(variance + V(epsilon));
 }
 
+// y = (x - mean) factor + shift, of columns. Here and below arguments are by value: what a lambda
+// refers to would be read anew after every store.
+template <class T>
+FASTMLP_FN void scale_columns(Rows<T> y, Rows<const T> x, const T* mean, const T* factor,
+                              const T* shift, std::int64_t rows, std::int64_t cols) {
+  using V = Vec<T>;
+  for_block<T>(rows, cols, [=](std::int64_t i, std::int64_t j, auto n) {
+    const V d = V::load(x[i] + j, n) - V::load(mean + j, n), f = V::load(factor + j, n);
+    (shift ? fma(d, f, V::load(shift + j, n)) : d * f).store(y[i] + j, n);
+  });
+}
+
 template <class T>
 void normalise(Rows<T> y, Rows<const T> x, const T* mean, const T* variance, const T* gamma,
                const T* beta, double epsilon, std::int64_t rows, std::int64_t cols, bool by_row) {
@@ -79,7 +117,7 @@ void normalise(Rows<T> y, Rows<const T> x, const T* mean, const T* variance, con
               inverse = inverse_deviation(V::broadcast(variance[i]), epsilon);
       const T* in = x[i];
       T* out = y[i];
-      for_columns<T>(cols, [&](std::int64_t j, auto n) {
+      for_columns<T>(cols, [=](std::int64_t j, auto n) {
         V value = (V::load(in + j, n) - m) * inverse;
         if (gamma) value = fma(value, V::load(gamma + j, n), V::load(beta + j, n));
         value.store(out + j, n);
@@ -94,11 +132,8 @@ void normalise(Rows<T> y, Rows<const T> x, const T* mean, const T* variance, con
       if (gamma) f = f * V::load(gamma + first + j, n);
       f.store(factor + j);
     });
-    const T *m = mean + first, *shift = beta ? beta + first : nullptr;
-    for_block<T>(rows, count, [&](std::int64_t i, std::int64_t j, auto n) {
-      const V d = V::load(x[i] + first + j, n) - V::load(m + j, n), f = V::load(factor + j, n);
-      (shift ? fma(d, f, V::load(shift + j, n)) : d * f).store(y[i] + first + j, n);
-    });
+    scale_columns(Rows<T>{y.data + first, y.stride}, {x.data + first, x.stride}, mean + first,
+                  factor, beta ? beta + first : nullptr, rows, count);
   });
 }
 
@@ -146,18 +181,32 @@ void layer_normalise_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> x, con
     const V m = V::broadcast(mean[i]),
             inverse = inverse_deviation(V::broadcast(variance[i]), epsilon);
     const T *in = x[i], *g = dy[i];
-    auto h = [&](std::int64_t j, auto n) {
+    T* const out = dx[i];
+    auto h = [=](std::int64_t j, auto n) {
       const V gradient = V::load(g + j, n);
       return gamma ? gradient * V::load(gamma + j, n) : gradient;
     };
-    auto normal = [&](std::int64_t j, auto n) { return (V::load(in + j, n) - m) * inverse; };
+    auto normal = [=](std::int64_t j, auto n) { return (V::load(in + j, n) - m) * inverse; };
     const V mean_h = V::broadcast(mean_over_columns<T>(cols, h));
     const V mean_product = V::broadcast(
         mean_over_columns<T>(cols, [&](std::int64_t j, auto n) { return h(j, n) * normal(j, n); }));
-    for_columns<T>(cols, [&](std::int64_t j, auto n) {
-      ((h(j, n) - mean_h - normal(j, n) * mean_product) * inverse).store(dx[i] + j, n);
+    for_columns<T>(cols, [=](std::int64_t j, auto n) {
+      ((h(j, n) - mean_h - normal(j, n) * mean_product) * inverse).store(out + j, n);
     });
   }
+}
+
+// dx = dy factor - constant - (x - mean) slope, of columns
+template <class T>
+FASTMLP_FN void take_columns(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* mean,
+                             const T* factor, const T* constant, const T* slope, std::int64_t rows,
+                             std::int64_t cols) {
+  using V = Vec<T>;
+  for_block<T>(rows, cols, [=](std::int64_t i, std::int64_t j, auto n) {
+    const V d = V::load(x[i] + j, n) - V::load(mean + j, n);
+    const V rest = fma(d, V::load(slope + j, n), V::load(constant + j, n));
+    (V::load(dy[i] + j, n) * V::load(factor + j, n) - rest).store(dx[i] + j, n);
+  });
 }
 
 // With statistics of the column, over a batch of n rows: with f = gamma / deviation,
@@ -182,14 +231,12 @@ void normalise_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> x, const T* 
       (share * V::load(beta_sum + first + j, n)).store(constant + j);
       (share * inverse * V::load(gamma_sum + first + j, n)).store(slope + j);
     });
-    for_block<T>(rows, count, [&](std::int64_t i, std::int64_t j, auto n) {
-      V value = V::load(dy[i] + first + j, n) * V::load(factor + j, n);
-      if (batch) {
-        const V d = V::load(x[i] + first + j, n) - V::load(mean + first + j, n);
-        value = value - V::load(constant + j, n) - d * V::load(slope + j, n);
-      }
-      value.store(dx[i] + first + j, n);
-    });
+    const Rows<T> out{dx.data + first, dx.stride};
+    const Rows<const T> gradient{dy.data + first, dy.stride}, in{x.data + first, x.stride};
+    if (batch)
+      take_columns(out, gradient, in, mean + first, factor, constant, slope, rows, count);
+    else
+      scale_columns(out, gradient, zeros<T>, factor, static_cast<const T*>(nullptr), rows, count);
   });
 }
 
