@@ -149,6 +149,7 @@ FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* 
     _mm_storeu_ps(to + 3 * to_stride, r3);
   } else {
     __m256 row[4];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i, from += stride)
       row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)),
                                     _mm_loadu_ps(from + 4 * stride), 1);
@@ -171,6 +172,7 @@ FASTMLP_FN void transpose_strip(double* to, std::int64_t to_stride, const double
     _mm_storeu_pd(to + to_stride, _mm_unpackhi_pd(r0, r1));
   } else {
     __m256d row[2];
+#pragma GCC unroll 2
     for (int i = 0; i < 2; ++i, from += stride)
       row[i] = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(from)),
                                     _mm_loadu_pd(from + 2 * stride), 1);
@@ -196,24 +198,33 @@ FASTMLP_FN void pack(T* packed, const T* b, std::int64_t stride, std::int64_t k,
       Vec<T>::load(b + i * stride + j, lanes).store(packed + i * width + j, lanes);
     });
 }
+// A cache line of some rows at a time, while their next lines are fetched: as many streams as there
+// are rows are too many for the processor to foresee.
 template <class T>
 FASTMLP_FN void pack_transposed(T* packed, const T* b, std::int64_t stride, std::int64_t k,
                                 std::int64_t n) {
-  constexpr std::int64_t width = panel_columns<T>;
+  constexpr std::int64_t width = panel_columns<T>, line = 64 / sizeof(T);
   constexpr int deep = 16 / sizeof(T), wide = 2 * deep;
   const std::int64_t whole_k = k / deep * deep;
-  for (std::int64_t i = 0; i < whole_k; i += deep) {
-    const T* from = b + i;
-    T* to = packed + i * width;
+  for (std::int64_t first = 0; first < whole_k; first += line) {
+    const std::int64_t end = first + line < whole_k ? first + line : whole_k;
     std::int64_t j = 0;
-    for (; j + wide <= n; j += wide)
-      transpose_strip<wide>(to + j, width, from + j * stride, stride);
-    if (j + deep <= n) {
-      transpose_strip<deep>(to + j, width, from + j * stride, stride);
-      j += deep;
+    for (; j + wide <= n; j += wide) {
+      const T* const rows = b + j * stride;
+      for (int r = 0; r < wide; ++r) __builtin_prefetch(rows + r * stride + first + line);
+      for (std::int64_t i = first; i < end; i += deep)
+        transpose_strip<wide>(packed + i * width + j, width, rows + i, stride);
     }
-    for (; j < n; ++j)
-      for (int r = 0; r < deep; ++r) to[r * width + j] = from[j * stride + r];
+    for (std::int64_t i = first; i < end; i += deep) {
+      T* const to = packed + i * width;
+      std::int64_t rest = j;
+      if (rest + deep <= n) {
+        transpose_strip<deep>(to + rest, width, b + rest * stride + i, stride);
+        rest += deep;
+      }
+      for (; rest < n; ++rest)
+        for (int r = 0; r < deep; ++r) to[r * width + rest] = b[rest * stride + i + r];
+    }
   }
   for (std::int64_t i = whole_k; i < k; ++i)
     for (std::int64_t j = 0; j < n; ++j) packed[i * width + j] = b[j * stride + i];
