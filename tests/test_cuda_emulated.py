@@ -1,6 +1,7 @@
 """The CUDA backend's logic without a GPU: its own sources, on an emulator of CUDA's threads.
 
-What this proves and what not stands in csrc/cuda/emulator.h.
+What this proves and what not stands in csrc/cuda/emulator.h. Where there is a GPU, it has to give
+the same numbers.
 """
 
 from __future__ import annotations
@@ -24,13 +25,6 @@ from fastmlp.kernels import ACTIVATIONS
 TESTS = Path(__file__).resolve().parent
 
 pytestmark = pytest.mark.skipif(not shutil.which(emulated.COMPILER), reason="needs a C++ compiler")
-
-
-@pytest.fixture(scope="session")
-def cuda(tmp_path_factory: pytest.TempPathFactory) -> Device:
-    library = tmp_path_factory.mktemp("cuda") / "cuda.so"
-    emulated.build(library)
-    return emulated.load(library)
 
 
 @pytest.fixture(params=["launches", "kernel"])
@@ -146,23 +140,48 @@ def test_a_loss_that_is_not_finite_ends_before_its_update(cuda: Device, step: st
     assert_same_bits(weights[0], weights[1])
 
 
-def test_the_emulator_finds_a_barrier_that_is_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "right", "wrong", "precision"),
+    [
+        (
+            "matmul.cuh",
+            "product.b, left, first, deep);\n      __syncthreads();",
+            "product.b, left, first, deep);",
+            None,
+        ),
+        (
+            "tensor_cores.cuh",
+            "of_b.put(tile_b, next_b);\n      __syncthreads();",
+            "of_b.put(tile_b, next_b);",
+            "tf32",
+        ),
+        (
+            "tensor_cores.cuh",
+            "{from[0], from[8 * padded], from[4], from[8 * padded + 4]}",
+            "{from[0], from[4], from[8 * padded], from[8 * padded + 4]}",
+            "bfloat16",
+        ),
+    ],
+    ids=["a barrier", "a barrier on tensor cores", "a fragment's layout"],
+)
+def test_the_emulator_finds_what_is_wrong(
+    name: str, right: str, wrong: str, precision: str | None, emulated_cuda: Device, tmp_path: Path
+) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(TESTS.parent / "csrc", tree / "csrc")
     (tree / "tests").mkdir()
     shutil.copy(TESTS / "emulated_cuda.cpp", tree / "tests")
-    source = tree / "csrc/cuda/matmul.cuh"
+    source = tree / "csrc/cuda" / name
     text = source.read_text()
-    loads = "tile_b, b, left, first, deep);\n      __syncthreads();\n"
-    assert loads in text
-    source.write_text(text.replace(loads, loads.replace("__syncthreads();", "")))
+    assert right in text
+    source.write_text(text.replace(right, wrong))
     emulated.build(tmp_path / "broken.so", tree)
-    model = fm.Sequential(
-        [fm.Input(40), fm.Dense(30)], seed=0, device=emulated.load(tmp_path / "broken.so")
+    broken, sound = (
+        fm.Sequential([fm.Input(40), fm.Dense(30)], seed=0, device=device, precision=precision)
+        for device in (emulated.load(tmp_path / "broken.so"), emulated_cuda)
     )
-    sound = fm.Sequential([fm.Input(40), fm.Dense(30)], seed=0)
-    x = np.ones((20, 40), np.float32)
-    assert not np.allclose(model.predict(x), sound.predict(x))
+    x = np.random.default_rng(0).standard_normal((20, 40)).astype(np.float32)
+    assert not np.allclose(broken.predict(x), sound.predict(x))
 
 
 def test_a_profile_is_the_cpu_s(cuda: Device) -> None:

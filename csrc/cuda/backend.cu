@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "cuda/elementwise.cuh"
 #include "cuda/execution.cuh"
@@ -17,6 +18,7 @@
 #include "cuda/matmul.cuh"
 #include "cuda/normalise.cuh"
 #include "cuda/reduce.cuh"
+#include "cuda/tensor_cores.cuh"
 
 namespace fastmlp::cuda {
 namespace {
@@ -41,16 +43,38 @@ __global__ void __launch_bounds__(threads, 1)
     execute<T>(record, Block{context, r, blockIdx.x, gridDim.x});
 }
 
-template <class T, int size>
+// How a product is computed: float or double, or on tensor cores Tf32 or Bfloat16.
+template <class Kind>
+constexpr bool on_tensor_cores = !std::is_floating_point_v<Kind>;
+
+template <class Kind, int size>
 __global__ void __launch_bounds__(threads, 1)
     run_product(FASTMLP_PARAMETER MatMul record, FASTMLP_PARAMETER Context context) {
   if (stopped(context)) return;
-  for (std::int64_t r = blockIdx.y; r < context.replicas; r += gridDim.y)
-    multiply<T, size>(record, Block{context, r, blockIdx.x, gridDim.x});
+  for (std::int64_t r = blockIdx.y; r < context.replicas; r += gridDim.y) {
+    const Block block{context, r, blockIdx.x, gridDim.x};
+    if constexpr (on_tensor_cores<Kind>)
+      multiply_on_tensor_cores<Kind, size>(record, block);
+    else
+      multiply<Kind, size>(record, block);
+  }
+}
+
+template <class Kind>
+FASTMLP_DEVICE void execute_on_tensor_cores(const MatMul& record, const Block& block) {
+  if (block.rows(record.out) > 32 && record.out.cols > 32)
+    multiply_on_tensor_cores<Kind, 64>(record, block);
+  else
+    multiply_on_tensor_cores<Kind, 32>(record, block);
 }
 
 template <class T>
 FASTMLP_DEVICE void execute(const MatMul& record, const Block& block) {
+  if constexpr (std::is_same_v<T, float>) {
+    const Precision precision = block.context.precision;
+    if (precision == Precision::tf32) return execute_on_tensor_cores<Tf32>(record, block);
+    if (precision == Precision::bfloat16) return execute_on_tensor_cores<Bfloat16>(record, block);
+  }
   const std::int64_t m = block.rows(record.out), n = record.out.cols;
   if (m > 32 && n > 32)
     multiply<T, 64>(record, block);
@@ -183,25 +207,33 @@ struct Launcher {
     run(FinishClipNorm{r}, 1);
   }
 
+  void operator()(const MatMul& r) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (context.precision == Precision::tf32) return product<Tf32>(r);
+      if (context.precision == Precision::bfloat16) return product<Bfloat16>(r);
+    }
+    product<T>(r);
+  }
+
+ private:
   // The largest tile of which there are enough for all multiprocessors: large ones read less,
   // small ones are many.
-  void operator()(const MatMul& r) const {
+  template <class Kind>
+  void product(const MatMul& r) const {
     const std::int64_t m = rows(r.out), n = r.out.cols;
     if (m == 0 || n == 0) return;
     constexpr std::int64_t enough = 128;
     auto tiles = [&](std::int64_t size) { return divided(m, size) * divided(n, size); };
     auto multiply = [&](auto size) {
-      launch(run_product<T, size>, grid(tiles(size), context.replicas), stream, r, context);
+      launch(run_product<Kind, size>, grid(tiles(size), context.replicas), stream, r, context);
     };
     auto suits = [&](std::int64_t size) { return tiles(size) * context.replicas >= enough; };
     if constexpr (sizeof(T) == 4)  // of doubles it would fill all registers
       if (suits(128)) return multiply(std::integral_constant<int, 128>{});
-    if (suits(64))
-      multiply(std::integral_constant<int, 64>{});
-    else if (suits(32))
-      multiply(std::integral_constant<int, 32>{});
-    else
-      multiply(std::integral_constant<int, 16>{});
+    if (suits(64)) return multiply(std::integral_constant<int, 64>{});
+    if constexpr (!on_tensor_cores<Kind>)
+      if (!suits(32)) return multiply(std::integral_constant<int, 16>{});
+    multiply(std::integral_constant<int, 32>{});
   }
 };
 
@@ -225,6 +257,7 @@ class CudaExecutable : public Executable {
     context.rows = launch.rows;
     context.total_rows = launch.total_rows;
     context.replicas = program_.replicas;
+    context.precision = program_.precision;
     context.may_stop = may_stop_;
     const auto stream = static_cast<Stream>(launch.stream);
     if (in_one_kernel(context)) {
@@ -270,7 +303,7 @@ class CudaExecutable : public Executable {
   }
 
   // Whether a step takes one multiprocessor less time than all of them with a launch for each
-  // record. The rates are estimates of an H100's, in seconds and operations a second.
+  // record. The rates are estimates of an H100's in float32, in seconds and operations a second.
   bool fits_one_block(const Context& context) const {
     constexpr double launch = 2e-6, barrier = 1e-6, one = 1e11, all = 1e13;
     double operations = 0;
@@ -316,6 +349,10 @@ class CudaBackend : public Backend {
   std::int64_t leading_dimension(std::int64_t cols, DType dtype) const override {
     const std::int64_t lane = 32 / size_of(dtype);
     return divided(cols, lane) * lane;
+  }
+
+  std::vector<Precision> precisions() const override {
+    return {Precision::tf32, Precision::bfloat16};
   }
 
   std::unique_ptr<Executable> compile(Program program) override {

@@ -18,7 +18,8 @@ struct Context {
 
   void* buffers[most_buffers];
   std::int64_t rows, total_rows, replicas;
-  bool may_stop;  // the program looks whether its loss is finite
+  Precision precision;  // of products
+  bool may_stop;        // the program looks whether its loss is finite
 };
 
 template <class T>
