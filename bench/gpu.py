@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import fastmlp as fm
@@ -215,10 +216,16 @@ class Sides:
             yield
         except (DisagreementError, WorkerError) as error:
             self.failures.append(f"{workload.text}: {name}: {error}")
-            print(f"    {name}: {str(error).strip().rpartition(chr(10))[2]}")
+            print(f"    {name}: {_essence(str(error))}")
             if isinstance(error, WorkerError):
                 for side in [name] if name in self._workers else list(self._workers):
                     self._drop(side)
+
+
+def _essence(error: str) -> str:
+    """Return the line of a traceback that says what happened; some libraries put more behind it."""
+    lines = error.strip().splitlines()
+    return next((line for line in reversed(lines) if re.match(r"[\w.]+Error\b", line)), lines[-1])
 
 
 def _agreement(ours: Worker, peer: Worker, task: Task, workload: Workload) -> float:
@@ -240,15 +247,26 @@ def epoch(workload: Workload) -> int:
 def peers(effort: suite.Effort) -> list[str]:
     """Return those of the peers that can run here, and print why others cannot."""
     names = [name for name in GPU_PEERS if effort == suite.FULL or not SIDES[name].compiles]
-    for name in names:
-        if package := missing(name):
-            print(f"    {name} is left out: {package} is not installed")
-    return [name for name in names if not missing(name)]
+    lacking = {name: package for name in names if (package := lacks(name))}
+    for name, package in lacking.items():
+        print(f"    {name} is left out: {package} is not installed")
+    return [name for name in names if name not in lacking]
+
+
+def lacks(name: str) -> str | None:
+    """Return what a peer lacks for this GPU, if anything; its library is not loaded for that."""
+    if package := missing(name):
+        return package
+    if name == "JAX":
+        plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+        return None if any(map(find_spec, plugins)) else "JAX's plugin for CUDA"
+    only_cpu = importlib.metadata.version("torch").endswith("+cpu")
+    return "a build of PyTorch with CUDA" if only_cpu else None
 
 
 def peaks(precisions: Sequence[str | None]) -> dict[str | None, GpuFloor]:
     """Measure what the floors rest on, by PyTorch; nothing where it is not installed."""
-    if missing("PyTorch"):
+    if lacks("PyTorch"):
         return {}
     with closing(Worker("peaks", 1, Peaks)) as worker:
         bandwidth = worker.call("bandwidth")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -733,12 +733,69 @@ def test_parts_gather_what_was_measured(
 def test_peers_that_are_not_installed_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(gpu, "missing", lambda name: "jax" if name == "JAX" else None)
+    monkeypatch.setattr(gpu, "lacks", lambda name: "jax" if name == "JAX" else None)
     assert gpu.peers(suite.QUICK) == ["PyTorch", "CUDA graphs"]
     assert gpu.peers(suite.FULL) == [name for name in GPU_PEERS if name != "JAX"]
     assert "JAX is left out: jax is not installed" in capsys.readouterr().out
-    monkeypatch.setattr(gpu, "missing", lambda _: "torch")
+    monkeypatch.setattr(gpu, "lacks", lambda _: "torch")
     assert gpu.peaks([None]) == {}
+
+
+def test_what_a_peer_lacks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"jax_cuda12_plugin"}
+    monkeypatch.setattr(gpu, "missing", lambda name: "torch" if name == "CUDA graphs" else None)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(gpu.importlib.metadata, "version", lambda _: version)
+    version = "2.9.0+cpu"
+    assert gpu.lacks("CUDA graphs") == "torch"
+    assert gpu.lacks("PyTorch") == "a build of PyTorch with CUDA"
+    assert gpu.lacks("JAX") is None
+    installed.clear()
+    version = "2.9.0"
+    assert gpu.lacks("PyTorch") is None
+    assert gpu.lacks("JAX") == "JAX's plugin for CUDA"
+
+
+def test_the_line_of_a_traceback_that_counts() -> None:
+    assert gpu._essence("Traceback\n  x\njax.errors.OneError: no\n----\nmore") == (
+        "jax.errors.OneError: no"
+    )
+    assert gpu._essence("its process ended with status 1") == "its process ended with status 1"
+
+
+def test_pytorch_s_graphs_make_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    if package := missing("PyTorch"):
+        pytest.skip(f"{package} is not installed")
+    import torch
+
+    class Graph:
+        """Makes what was captured once more, eagerly."""
+
+        def replay(self) -> None:
+            for i in range(len(graphed.rows)):
+                graphed._gathered_step(i)
+
+    class Stream:
+        def wait_stream(self, other: Stream) -> None: ...
+
+    for name, stand_in in {
+        "CUDAGraph": Graph,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "graph": nullcontext,
+        "stream": nullcontext,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    workload = Workload("own", (5, 8, 3), 4, "tanh")
+    data = workload.data(4 * 12)
+    eager = side_class("PyTorch")(workload, data, workload.weights, threads=1)
+    graphed = side_class("CUDA graphs")(workload, data, workload.weights, threads=1)
+    assert graphed.rows.shape == (12, 4)
+    expected = eager.losses(10)
+    for _ in range(2):
+        assert graphed.losses(10) == pytest.approx(expected, rel=1e-6)
+        graphed.train(2)
+        graphed.reset()
 
 
 def test_ways_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
