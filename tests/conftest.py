@@ -72,6 +72,14 @@ def cuda(request: pytest.FixtureRequest) -> devices.Device:
     return emulator
 
 
+@pytest.fixture
+def by_name(cuda: devices.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has that device found by its name, be it called "cuda" or, as the emulator is, "cpu"."""
+    if cuda.name == "cpu":
+        monkeypatch.setattr(devices, "_CPU", cuda)
+    monkeypatch.setattr(devices, "_cuda", lambda: cuda)
+
+
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -18,8 +18,8 @@ import pytest
 from support import assert_same_bits, relative_distance
 
 import fastmlp as fm
-from fastmlp import training
-from fastmlp.device import Device
+from fastmlp import _core, training
+from fastmlp.device import Device, to_host
 from fastmlp.kernels import ACTIVATIONS
 
 TESTS = Path(__file__).resolve().parent
@@ -122,6 +122,55 @@ def test_large_products_have_the_bits_of_the_cpu(cuda: Device, dtype: str) -> No
         model = fm.Sequential([fm.Input(40), fm.Dense(1100)], seed=0, device=device, dtype=dtype)
         results.append(model.predict(x))
     assert_same_bits(*([result] for result in results))
+
+
+# 4,096 rows are one chain, as on the CPU; more are summed in parts of 1,024.
+LONG = [4096, 4097, 5 * 1024, 5000]
+
+
+@pytest.mark.parametrize("rows", LONG)
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+def test_gradients_of_many_rows(rows: int, precision: str | None, cuda: Device) -> None:
+    rng = np.random.default_rng(rows)
+    model = fm.Sequential([fm.Input(7), fm.Dense(35)], seed=0, device=cuda, precision=precision)
+    x, grad = (rng.integers(-3, 4, (rows, width)).astype(np.float32) for width in (7, 35))
+    model.forward(x)
+    model.backward(grad)
+    kernel, bias = (to_host(array) for array in model.gradients())
+    np.testing.assert_array_equal(kernel, x.T @ grad)  # whole numbers: nothing is rounded
+    np.testing.assert_array_equal(bias, grad.sum(axis=0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kernels_over_many_rows(dtype: str, cuda: Device) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((2, 5000, width)).astype(dtype) for width in (7, 35))
+    out = cuda.empty((2, 7, 35), dtype)
+    _core.matmul(cuda.backend, out, cuda.put(x), cuda.put(dy), True, False)
+    exact = x.transpose(0, 2, 1).astype("longdouble") @ dy.astype("longdouble")
+    tolerance = 100 * np.finfo(dtype).eps * 5000**0.5
+    np.testing.assert_allclose(to_host(out), exact.astype(dtype), 0, tolerance)
+
+
+@pytest.mark.usefixtures("by_name")
+def test_steps_of_many_rows_have_the_same_bits_both_ways(
+    cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).standard_normal((9100, 5)).astype(np.float32)
+    results = []
+    for way in ("launches", "kernel"):
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        ensemble = fm.Ensemble(
+            fm.Sequential([fm.Input(5), fm.Dense(9, "tanh"), fm.Dense(1)], seed=3, device=cuda), 2
+        )
+        ensemble.compile(fm.SGD(0.1), "mse")
+        ensemble.fit(x, x[:, :1], batch_size=4550, verbose=0)
+        alone = fm.Sequential([fm.Input(5), fm.Dense(9, "tanh"), fm.Dense(1)], seed=4, device=cuda)
+        alone.compile(fm.SGD(0.1), "mse")
+        alone.fit(x, x[:, :1], batch_size=4550, verbose=0)
+        assert_same_bits(ensemble[1].get_weights(), alone.get_weights())
+        results.append(alone.get_weights())
+    assert_same_bits(*results)
 
 
 def test_a_loss_that_is_not_finite_ends_before_its_update(cuda: Device, step: str) -> None:

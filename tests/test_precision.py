@@ -14,7 +14,6 @@ import pytest
 from support import assert_same_bits, gpu_stand_in, relative_distance
 
 import fastmlp as fm
-from fastmlp import device as devices
 from fastmlp.device import Device, to_host
 
 PRECISIONS = ["tf32", "bfloat16"]
@@ -22,14 +21,6 @@ BITS = {"tf32": 11, "bfloat16": 8}  # of a significand
 EPS = np.finfo(np.float32).eps
 
 Arrays = list[np.ndarray]
-
-
-@pytest.fixture
-def by_name(cuda: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has that device found by its name, be it called "cuda" or, as the emulator is, "cpu"."""
-    if cuda.name == "cpu":
-        monkeypatch.setattr(devices, "_CPU", cuda)
-    monkeypatch.setattr(devices, "_cuda", lambda: cuda)
 
 
 @pytest.fixture(params=PRECISIONS)

@@ -223,6 +223,16 @@ class DeviceCopy {
   std::vector<char> data_;
 };
 
+class Scratch {
+ public:
+  explicit Scratch(std::size_t bytes) : data_(bytes, char(0xFF)) {}  // NaN
+  void* data() { return data_.data(); }
+  std::size_t bytes() const { return data_.size(); }
+
+ private:
+  std::vector<char> data_;
+};
+
 // Its launches are made anew each time, with what they were captured with.
 class Graph {
  public:

@@ -99,6 +99,23 @@ class DeviceCopy {
   void* data_ = nullptr;
 };
 
+// Memory on the device for what passes from one kernel to the next.
+class Scratch {
+ public:
+  explicit Scratch(std::size_t bytes) : bytes_(bytes) {
+    check(cudaMalloc(&data_, bytes), "memory for partial sums");
+  }
+  ~Scratch() { cudaFree(data_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  const std::size_t bytes_;
+};
+
 // A sequence of launches, captured once and replayed.
 class Graph {
  public:
