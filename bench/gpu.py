@@ -1,6 +1,7 @@
 """The command ``python -m bench.gpu``: all that only a GPU can show, in one run and one file.
 
-Its parts stand alone: where one fails, the file has its error and the others' figures.
+Its parts stand alone: where one fails, the file has its error and the others' figures. It is
+written anew with each figure, so one that is cut off has all until then.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ _MOST_STEPS = 960  # of an epoch: whole graphs, of ours and of PyTorch
 _MOST_BYTES = 64 << 20  # of an epoch's rows
 _LEAST_STEPS = 4
 _STEPS_CHECKED = 10
+_EPOCHS = 5  # of one graph
 
 # JAX would take most of the GPU's memory for itself.
 _ENVIRONMENT = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -78,40 +80,33 @@ _COUNTS = r"(\d+) (passed|failed|skipped|error|xfailed|xpassed)"
 # Whose versions go to the file.
 _PACKAGES = ("cupy", "fastmlp", "jax", "nvidia-cublas", "torch", "triton")
 
-Part = Callable[[suite.Effort], Record]
+# What it finds, again each time that there is more; "failures" in it are apart in the file.
+Part = Callable[[suite.Effort], Iterator[Record]]
 
 
-def tests(effort: suite.Effort) -> Record:
+def tests(effort: suite.Effort) -> Iterator[Record]:
     """Run the device tests, for which a missing GPU is a failure; count what came of them."""
     if not (ROOT / "tests").is_dir():
         raise RuntimeError("tests: needs a copy of the repository")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "cuda",
-        "-p",
-        "no:cacheprovider",
-        "tests",
-    ]
-    done = _run(command, _limit(effort, _TESTS_SECONDS), FASTMLP_REQUIRE_CUDA="1")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "cuda"]
+    limit = _limit(effort, _TESTS_SECONDS)
+    done = _run([*command, "tests"], limit, FASTMLP_REQUIRE_CUDA="1")
     last = done.stdout.strip().rpartition("\n")[2]
     counts = {what: int(number) for number, what in re.findall(_COUNTS, last)}
     found: Record = {"passed": 0, "failed": 0, "skipped": 0} | counts
     print(f"    {last}")
     if done.returncode or not found["passed"]:
         found["failures"] = [done.stdout[-4000:] + done.stderr[-1000:]]
-    return found
+    yield found
 
 
-def sanitizer(effort: suite.Effort) -> Record:
+def sanitizer(effort: suite.Effort) -> Iterator[Record]:
     """Watch a small training by compute-sanitizer, for wild accesses and for races."""
     program = shutil.which("compute-sanitizer")
     if not program:
         print("    compute-sanitizer is not installed")
-        return {"found": False}
+        yield {"found": False}
+        return
     found: Record = {"found": True, "failures": []}
     for tool in ("memcheck", "racecheck"):
         command = [program, "--tool", tool, "--error-exitcode", "1", sys.executable, "-c"]
@@ -121,7 +116,7 @@ def sanitizer(effort: suite.Effort) -> Record:
         print(f"    {tool}: {found[tool]}")
         if done.returncode:
             found["failures"].append(f"{tool}: {done.stdout[-4000:]}{done.stderr[-1000:]}")
-    return found
+        yield found
 
 
 def _limit(effort: suite.Effort, seconds: float) -> float:
@@ -146,6 +141,22 @@ def _run(
         output = error.stdout or b""
         text = output if isinstance(output, str) else output.decode(errors="replace")
         return subprocess.CompletedProcess(command, 124, f"{text}\nnot done after {limit} s", "")
+
+
+@contextmanager
+def noted(failures: list[str], what: str) -> Iterator[None]:
+    """Go on after a worker's failure, or a disagreement, with its text among the failures."""
+    try:
+        yield
+    except (DisagreementError, WorkerError) as error:
+        failures.append(f"{what}: {error}")
+        print(f"    {what}: {_essence(str(error))}")
+
+
+def _essence(error: str) -> str:
+    """Return the line of a traceback that says what happened; some libraries put more behind it."""
+    lines = error.strip().splitlines()
+    return next((line for line in reversed(lines) if re.match(r"[\w.]+Error\b", line)), lines[-1])
 
 
 class Sides:
@@ -212,20 +223,13 @@ class Sides:
 
     @contextmanager
     def _recorded(self, workload: Workload, name: str) -> Iterator[None]:
-        try:
-            yield
-        except (DisagreementError, WorkerError) as error:
-            self.failures.append(f"{workload.text}: {name}: {error}")
-            print(f"    {name}: {_essence(str(error))}")
-            if isinstance(error, WorkerError):
+        with noted(self.failures, f"{workload.name}, {name}"):
+            try:
+                yield
+            except WorkerError:  # whose it is, timing does not say
                 for side in [name] if name in self._workers else list(self._workers):
                     self._drop(side)
-
-
-def _essence(error: str) -> str:
-    """Return the line of a traceback that says what happened; some libraries put more behind it."""
-    lines = error.strip().splitlines()
-    return next((line for line in reversed(lines) if re.match(r"[\w.]+Error\b", line)), lines[-1])
+                raise
 
 
 def _agreement(ours: Worker, peer: Worker, task: Task, workload: Workload) -> float:
@@ -273,16 +277,14 @@ def peaks(precisions: Sequence[str | None]) -> dict[str | None, GpuFloor]:
         return {p: GpuFloor(worker.call("product", p), bandwidth) for p in precisions}
 
 
-def speed(effort: suite.Effort) -> Record:
+def speed(effort: suite.Effort) -> Iterator[Record]:
     """Time a training step beside the peers, and hold it against the floor."""
     names = [OURS, *peers(effort)]
-    records = []
+    records: list[Record] = []
     floors: dict[str | None, GpuFloor] = {}
     with closing(Sides(names)) as sides:
-        try:
+        with noted(sides.failures, "peaks"):
             floors = peaks(list(TOLERANCES))
-        except WorkerError as error:
-            sides.failures.append(f"peaks: {error}")
         print(report.header(names))
         for workload in WORKLOADS:
             print(f"{workload.name:6}{workload.text}", flush=True)
@@ -291,15 +293,15 @@ def speed(effort: suite.Effort) -> Record:
             if record:
                 records.append(record)
                 print(report.line(record, names), flush=True)
-        return {
-            "sides": sides.descriptions,
-            "peaks": {precision or "float32": floor.rates for precision, floor in floors.items()},
-            "records": records,
-            "failures": sides.failures,
-        }
+            yield {
+                "sides": sides.descriptions,
+                "peaks": {p or "float32": floor.rates for p, floor in floors.items()},
+                "records": records,
+                "failures": sides.failures,
+            }
 
 
-def latency(effort: suite.Effort) -> Record:
+def latency(effort: suite.Effort) -> Iterator[Record]:
     """Time ``model(x)`` of one row, from the host's memory and back to it."""
     names = [OURS, *peers(effort)]
     with closing(Sides(names)) as sides:
@@ -307,34 +309,43 @@ def latency(effort: suite.Effort) -> Record:
         record = sides.measure(_A, Task("infer", 1), effort)
         if record:
             print(report.line(record, names))
-        return {"records": [record] if record else [], "failures": sides.failures}
+        yield {"records": [record] if record else [], "failures": sides.failures}
 
 
-def modes(effort: suite.Effort) -> Record:
+def modes(effort: suite.Effort) -> Iterator[Record]:
     """Time steps by one kernel, by launches and by graphs: what `fits_one_block` guesses."""
     records: list[Record] = []
-    failures = []
+    failures: list[str] = []
     print("    microseconds a step: one kernel, launches, of those 32 without a graph and with one")
     with closing(Worker("fastmlp's ways", 1, Ways, {STEP: ""})) as worker:
         for workload in STEPS:
-            long = epoch(workload) // workload.batch
-            seconds = partial(worker.call, "seconds", workload)
-            times = {
-                "kernel": seconds("kernel", long, 1, effort.rounds),
-                "launches": seconds("launches", long, 1, effort.rounds),
-                "chosen": seconds("", long, 1, effort.rounds),
-                "launched": seconds("launches", CAPTURED, 5, effort.rounds),
-                "replayed": seconds("launches", CAPTURED + 1, 5, effort.rounds),
-            }
-            microseconds = {way: 1e6 * time for way, time in times.items()}
-            same = worker.call("same_bits", workload)
-            if not same:
-                failures.append(f"{workload.text}: the ways of a step differ in their bits")
-            record = {"network": workload.network, "batch": workload.batch, "same_bits": same}
-            records.append(record | {"microseconds": microseconds})
-            cells = "".join(f"{report.number(t):>10}" for t in microseconds.values())
-            print(f"    {workload.network:20}{workload.batch:>6}{cells}", flush=True)
-    return {"records": records, "failures": failures}
+            with noted(failures, workload.text):
+                records.append(_ways(worker, workload, effort.rounds))
+                if not records[-1]["same_bits"]:
+                    failures.append(f"{workload.text}: the ways of a step differ in their bits")
+            yield {"records": records, "failures": failures}
+
+
+def _ways(worker: Worker, workload: Workload, rounds: int) -> Record:
+    long = epoch(workload) // workload.batch
+    times = {
+        what: 1e6 * worker.call("seconds", workload, way, steps, epochs, rounds)
+        for what, way, steps, epochs in (
+            ("kernel", "kernel", long, 1),
+            ("launches", "launches", long, 1),
+            ("chosen", "", long, 1),
+            ("launched", "launches", CAPTURED, _EPOCHS),
+            ("replayed", "launches", CAPTURED + 1, _EPOCHS),
+        )
+    }
+    cells = "".join(f"{report.number(time):>10}" for time in times.values())
+    print(f"    {workload.network:20}{workload.batch:>6}{cells}", flush=True)
+    return {
+        "network": workload.network,
+        "batch": workload.batch,
+        "same_bits": worker.call("same_bits", workload),
+        "microseconds": times,
+    }
 
 
 PARTS: dict[str, Part] = {
@@ -396,29 +407,40 @@ def default_path(machine: Record) -> Path:
 
 
 def run(parts: Mapping[str, Part], effort: suite.Effort, save: Callable[..., None]) -> int:
-    """Run the parts, saving after each all that there is; return the number of failures.
+    """Run the parts, saving all that there is with each figure; return the number of failures.
 
     Parameters
     ----------
     parts : mapping of str to function
-        What a part returns may hold "failures", which count and go to the file beside the others'.
     effort : Effort
     save : function
         Called with ``results`` and ``failures``.
     """
     results: Record = {}
-    failures: list[Record] = []
+    broken: list[Record] = []
+
+    def failures() -> list[Record]:
+        inside = ((name, found.get("failures", [])) for name, found in results.items())
+        return [{"part": name, "error": error} for name, each in inside for error in each] + broken
+
+    def save_all() -> None:
+        figures = {
+            name: {key: value for key, value in found.items() if key != "failures"}
+            for name, found in results.items()
+        }
+        save(results=figures, failures=failures())
+
     for name, part in parts.items():
         print(f"{name}:", flush=True)
         try:
-            results[name] = part(effort)
-            failed = results[name].pop("failures", [])
+            for found in part(effort):
+                results[name] = found
+                save_all()
         except Exception as error:  # whatever it is, the other parts go on
             print(f"    {type(error).__name__}: {error}")
-            failed = [traceback.format_exc()]
-        failures += [{"part": name, "error": text} for text in failed]
-        save(results=results, failures=failures)
-    return len(failures)
+            broken.append({"part": name, "error": traceback.format_exc()})
+            save_all()
+    return len(failures())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
