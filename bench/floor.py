@@ -74,6 +74,45 @@ class Floor:
         arithmetic = workload.flops / (self.peak * self.threads)
         return arithmetic + workload.adam_bytes / self.bandwidth
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """What was measured, for a record."""
+        return {
+            "gigaflops_per_core": self.peak / 1e9,
+            "gigabytes_per_second": self.bandwidth / 1e9,
+        }
+
+
+@dataclass(frozen=True)
+class GpuFloor:
+    """What a step needs at least on a GPU, which computes and moves bytes at the same time.
+
+    Attributes
+    ----------
+    peak : float
+        Floating-point operations a second of a large product, in the workload's precision.
+    bandwidth : float
+        Bytes a second of a large copy, read and written. What a small network's step moves stays in
+        the cache, which is faster.
+    """
+
+    peak: float
+    bandwidth: float
+
+    def seconds(self, workload: Workload) -> float:
+        """Return the floor of a training step."""
+        moved = workload.adam_bytes + workload.activation_bytes
+        return max(workload.flops / self.peak, moved / self.bandwidth)
+
+    def simple(self, workload: Workload) -> float:
+        """Return that of the FLOPs and Adam's bytes alone."""
+        return max(workload.flops / self.peak, workload.adam_bytes / self.bandwidth)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """What was measured, for a record."""
+        return {"teraflops": self.peak / 1e12, "gigabytes_per_second": self.bandwidth / 1e9}
+
 
 def measure(workload: Workload, threads: int, samples: int = _SAMPLES) -> Floor:
     """Measure the peak, the bandwidth for as much memory as a step goes through, and the rates."""

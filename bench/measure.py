@@ -51,8 +51,14 @@ class Timing:
         return float((high - low) / 2 / self.median)
 
 
-def check(workers: Sequence[Timed], tasks: Sequence[Task]) -> dict[str, float]:
-    """Compare the sides' losses over ten steps and their outputs, each where it can do the task.
+def check(
+    workers: Sequence[Timed],
+    tasks: Sequence[Task],
+    *,
+    steps: int = STEPS_CHECKED,
+    tolerance: float = TOLERANCE,
+) -> dict[str, float]:
+    """Compare the sides' losses over some steps and their outputs, each where it can do the task.
 
     Returns
     -------
@@ -70,16 +76,24 @@ def check(workers: Sequence[Timed], tasks: Sequence[Task]) -> dict[str, float]:
     for task in tasks:
         if task.kind == "infer":
             outputs = {_label(w): w.call("outputs", task.rows) for w in workers if w.can(task)}
-            found[task.text] = agree(f"outputs, {task.rows} rows", outputs, relative_to_all=True)
+            found[task.text] = agree(
+                f"outputs, {task.rows} rows", outputs, relative_to_all=True, tolerance=tolerance
+            )
     training = [task for task in tasks if task.kind != "infer"]
     if training:
         able = [w for w in workers if w.can(training[0])]
-        losses = {_label(w): np.array(w.call("losses", STEPS_CHECKED)) for w in able}
-        found["losses"] = agree(f"losses of {STEPS_CHECKED} steps", losses)
+        losses = {_label(w): np.array(w.call("losses", steps)) for w in able}
+        found["losses"] = agree(f"losses of {steps} steps", losses, tolerance=tolerance)
     return found
 
 
-def agree(what: str, results: Mapping[str, Array], *, relative_to_all: bool = False) -> float:
+def agree(
+    what: str,
+    results: Mapping[str, Array],
+    *,
+    relative_to_all: bool = False,
+    tolerance: float = TOLERANCE,
+) -> float:
     """Return the largest difference between any two results, relative to the values.
 
     Parameters
@@ -90,6 +104,8 @@ def agree(what: str, results: Mapping[str, Array], *, relative_to_all: bool = Fa
         By the side's name.
     relative_to_all : bool, default False
         Whether to divide by the largest value in place of each one's own: for outputs near zero.
+    tolerance : float, default 1e-4
+        Relative.
 
     Raises
     ------
@@ -100,10 +116,10 @@ def agree(what: str, results: Mapping[str, Array], *, relative_to_all: bool = Fa
     for (one, a), (other, b) in combinations(results.items(), 2):
         scale = np.abs(a).max() if relative_to_all else np.abs(a)
         difference = float(np.max(np.abs(a - b) / scale))
-        if not difference <= TOLERANCE:
+        if not difference <= tolerance:
             raise DisagreementError(
                 f"{what}: {one} and {other} differ by {difference:.1e} (relative), more than "
-                f"{TOLERANCE:.0e}; not timed"
+                f"{tolerance:.0e}; not timed"
             )
         worst = max(worst, difference)
     return worst

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from .floor import Floor
+from .floor import Floor, GpuFloor
 from .measure import Timing, best
 from .sides import OURS
 from .worker import Task
@@ -46,7 +46,7 @@ def write(path: Path, machine: Record, **content: Any) -> None:
 
 
 def record(
-    workload: Workload, task: Task, timings: Sequence[Timing], floor: Floor | None
+    workload: Workload, task: Task, timings: Sequence[Timing], floor: Floor | GpuFloor | None
 ) -> Record:
     """Return one task of one workload: times in microseconds, ratios in times of fastmlp's."""
     fastest = best(timings)
@@ -72,15 +72,13 @@ def record(
     }
 
 
-def _floor(floor: Floor, workload: Workload, ours: float) -> Record:
+def _floor(floor: Floor | GpuFloor, workload: Workload, ours: float) -> Record:
     seconds = floor.seconds(workload)
     return {
         "microseconds": seconds * 1e6,
         "fraction": seconds / ours,
         "simple_microseconds": floor.simple(workload) * 1e6,
-        "gigaflops_per_core": floor.peak / 1e9,
-        "gigabytes_per_second": floor.bandwidth / 1e9,
-    }
+    } | floor.rates
 
 
 def number(microseconds: float) -> str:

@@ -46,7 +46,9 @@ _MOST_WORK = 4e10
 class Workload:
     """A fully connected network, linear at its end, trained by Adam on batches of one size.
 
-    `tasks` are those that are timed unless the caller asks for others.
+    `tasks` are those that are timed unless the caller asks for others. `precision` is that of its
+    matrix products, as in `fastmlp.Sequential`; of several `replicas` each is such a network, on
+    the same rows and from the same weights.
     """
 
     name: str
@@ -56,6 +58,9 @@ class Workload:
     loss: str = "cross_entropy"
     learning_rate: float = 1e-3
     tasks: tuple[str, ...] = ("train", "infer")
+    device: str = "cpu"
+    precision: str | None = None
+    replicas: int = 1
 
     @property
     def network(self) -> str:
@@ -67,7 +72,10 @@ class Workload:
     @property
     def text(self) -> str:
         """All of it, for people."""
-        return f"{self.network}, batch {self.batch}, {self.activation}, {self.loss}"
+        text = f"{self.network}, batch {self.batch}, {self.activation}, {self.loss}"
+        if self.device != "cpu":
+            text += f", {self.precision or 'float32'} on {self.device}"
+        return f"{self.replicas} of {text}" if self.replicas > 1 else text
 
     @property
     def classifies(self) -> bool:
@@ -82,7 +90,7 @@ class Workload:
     @property
     def parameters(self) -> int:
         """How many numbers are trained."""
-        return sum((n + 1) * m for n, m in self.layers)
+        return self.replicas * sum((n + 1) * m for n, m in self.layers)
 
     @property
     def flops(self) -> int:
@@ -92,7 +100,7 @@ class Workload:
         last of them.
         """
         products = [n * m for n, m in self.layers]
-        return 2 * self.batch * (3 * sum(products) - products[0])
+        return 2 * self.batch * (3 * sum(products) - products[0]) * self.replicas
 
     def padded_flops(self, lanes: int) -> int:
         """Return those of `flops`, each product's rows filled up to whole vectors of so many."""
@@ -108,7 +116,7 @@ class Workload:
     @property
     def hidden_elements(self) -> int:
         """How many activations a step computes, the outputs aside."""
-        return self.batch * sum(self.dims[1:-1])
+        return self.batch * sum(self.dims[1:-1]) * self.replicas
 
     @property
     def activation_bytes(self) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 
+import emulated
 import pytest
 from support import gpu_stand_in
 
@@ -20,15 +22,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if os.environ.get("FASTMLP_EMULATE_CUDA") == "1":
-    import emulated
-
     emulated.take_over()
 
 REQUIRE_CUDA = os.environ.get("FASTMLP_REQUIRE_CUDA") == "1"
-DEVICES = ["cpu", "cuda"] if REQUIRE_CUDA or fm.cuda.is_available() else ["cpu"]
+# "cuda" where there is a GPU, or must be one; `pytest -m cuda` runs what runs on it.
+GPU = (
+    [pytest.param("cuda", marks=pytest.mark.cuda)] if REQUIRE_CUDA or fm.cuda.is_available() else []
+)
 
 
-@pytest.fixture(params=[*DEVICES, "stand-in"])
+@pytest.fixture(params=["cpu", *GPU, "stand-in"])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each device that a model can run on; FASTMLP_REQUIRE_CUDA=1 makes a missing GPU a failure.
 
@@ -38,9 +41,43 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         gpu = gpu_stand_in()
         monkeypatch.setattr(devices, "_cuda", lambda: gpu)
         return "cuda"
-    if request.param == "cuda" and not fm.cuda.is_available():
-        pytest.fail("FASTMLP_REQUIRE_CUDA=1, but there is no GPU that fastmlp can use")
+    if request.param == "cuda":
+        real_gpu()
     return str(request.param)
+
+
+def real_gpu() -> devices.Device:
+    """Return the GPU, for tests that ask for it only where there is one or must be one."""
+    if not fm.cuda.is_available():
+        pytest.fail("FASTMLP_REQUIRE_CUDA=1, but there is no GPU that fastmlp can use")
+    return devices.get("cuda")
+
+
+@pytest.fixture(scope="session")
+def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> devices.Device:
+    """The CUDA backend's own sources on NumPy arrays: see csrc/cuda/emulator.h."""
+    if not shutil.which(emulated.COMPILER):
+        pytest.skip("needs a C++ compiler")
+    library = tmp_path_factory.mktemp("cuda") / "cuda.so"
+    emulated.build(library)
+    return emulated.load(library)
+
+
+@pytest.fixture(params=["emulated", *GPU])
+def cuda(request: pytest.FixtureRequest) -> devices.Device:
+    """The CUDA backend, on the emulator and on a GPU."""
+    if request.param == "cuda":
+        return real_gpu()
+    emulator: devices.Device = request.getfixturevalue("emulated_cuda")
+    return emulator
+
+
+@pytest.fixture
+def by_name(cuda: devices.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has that device found by its name, be it called "cuda" or, as the emulator is, "cpu"."""
+    if cuda.name == "cpu":
+        monkeypatch.setattr(devices, "_CPU", cuda)
+    monkeypatch.setattr(devices, "_cuda", lambda: cuda)
 
 
 @pytest.fixture(params=["float32", "float64"])

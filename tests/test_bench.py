@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from bench import (
     ablation,
     compare,
     floor,
+    gpu,
+    gpu_sides,
     kernels,
     landscape,
     measure,
@@ -32,13 +36,15 @@ from bench import (
     untuned,
 )
 from bench.__main__ import parse
-from bench.floor import Floor
-from bench.sides import OURS, PEERS, SIDES, Entry, missing, side_class
+from bench.floor import Floor, GpuFloor
+from bench.sides import GPU_PEERS, OURS, PEERS, SIDES, Entry, missing, side_class
 from bench.worker import ONE_THREAD_OF_XLA, Task, Worker, WorkerError, environment
 from bench.workloads import ACTIVATIONS, LOSSES, STANDARD, Array, Workload
+from support import gpu_stand_in
 
 import fastmlp as fm
 from fastmlp import _core, training
+from fastmlp import device as devices
 
 TRAIN, ONE = Task("train", 4), Task("infer", 1)
 
@@ -530,3 +536,327 @@ def test_compare_takes_what_only_one_build_has() -> None:
     text = compare.table({"a": [2e-6], "b": [1e-6]}, {"a": [1e-6], "c": [1e-6]})
     assert [line.split()[0] for line in text.splitlines()[1:]] == ["a", "c", "b"]
     assert text.splitlines()[1].split() == ["a", "2.00", "1.00", "2.00"]
+
+
+# ---- on a GPU: what needs none
+
+ON_GPU = Workload("own", (5, 8, 3), 4, device="cuda")
+
+
+def test_without_a_gpu_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none() -> devices.Device:
+        raise RuntimeError("device 'cuda': there is none")
+
+    monkeypatch.setattr(devices, "_cuda", none)
+    assert gpu.main(["--quick"]) == 1
+    assert capsys.readouterr().err == "bench.gpu: device 'cuda': there is none\n"
+
+
+def test_the_gpu_s_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.parse([]).only == ["tests", "sanitizer", "speed", "latency", "modes"]
+    options = gpu.parse(["--quick", "--only", "speed,modes", "--json", "x.json"])
+    assert (options.only, options.effort) == (["speed", "modes"], suite.QUICK)
+    with pytest.raises(SystemExit, match="2"):
+        gpu.parse(["--only", "speed,magic"])
+    assert "no part 'magic'" in capsys.readouterr().err
+
+
+def test_a_part_that_fails_does_not_lose_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(effort: suite.Effort) -> Iterator[report.Record]:
+        yield {"records": [1]}
+        assert json.loads(path.read_text())["results"]["speed"] == {"records": [1]}  # by now
+        raise ZeroDivisionError("by zero")
+
+    parts: dict[str, gpu.Part] = {
+        "tests": lambda _: iter([{"passed": 3, "failures": ["one"]}]),
+        "speed": broken,
+        "modes": lambda effort: iter([{"rounds": effort.rounds}]),
+    }
+    monkeypatch.setattr(devices, "_cuda", gpu_stand_in)
+    monkeypatch.setattr(gpu, "PARTS", parts)
+    path = tmp_path / "gpu.json"
+    assert gpu.main(["--quick", "--only", "tests,speed,modes", "--json", str(path)]) == 1
+    found = json.loads(path.read_text())
+    assert found["results"] == {
+        "tests": {"passed": 3},
+        "speed": {"records": [1]},
+        "modes": {"rounds": suite.QUICK.rounds},
+    }
+    assert [failure["part"] for failure in found["failures"]] == ["tests", "speed"]
+    assert "ZeroDivisionError: by zero" in found["failures"][1]["error"]
+    assert found["quick"]
+    assert {"commit", "card", "driver", "versions", "date"} <= found["machine"].keys()
+    assert "2 failures" in capsys.readouterr().out
+    assert gpu.main(["--only", "modes", "--json", str(path)]) == 0
+
+
+def test_where_a_gpu_s_results_go() -> None:
+    path = gpu.default_path({"card": "NVIDIA H100 80GB HBM3", "date": "2026-01-02"})
+    assert path.name == "gpu-h100-80gb-hbm3-2026-01-02.json"
+    assert path.parent.name == "results"
+
+
+def test_the_floor_of_a_gpu_is_the_longer_of_arithmetic_and_memory() -> None:
+    busy, idle = GpuFloor(peak=1e3, bandwidth=1e9), GpuFloor(peak=1e12, bandwidth=1e3)
+    moved = ON_GPU.adam_bytes + ON_GPU.activation_bytes
+    assert busy.seconds(ON_GPU) == busy.simple(ON_GPU) == pytest.approx(ON_GPU.flops / 1e3)
+    assert idle.seconds(ON_GPU) == pytest.approx(moved / 1e3)
+    assert idle.simple(ON_GPU) == pytest.approx(ON_GPU.adam_bytes / 1e3)
+    timings = [measure.Timing(OURS, 1, (10 * idle.seconds(ON_GPU),))]
+    found = report.record(ON_GPU, TRAIN, timings, idle)["floor"]
+    assert found["fraction"] == pytest.approx(0.1)
+    assert found["teraflops"] == 1
+
+
+def test_an_epoch_on_a_gpu_is_whole_graphs() -> None:
+    for workload in [*gpu.WORKLOADS, *gpu.STEPS]:
+        steps, rest = divmod(gpu.epoch(workload), workload.batch)
+        assert rest == 0
+        assert steps % gpu_sides.CAPTURED == 0 or steps == 4
+    assert len({workload.text for workload in gpu.WORKLOADS}) == len(gpu.WORKLOADS)
+    assert gpu.WORKLOADS[2].text.startswith("132 of 17-64-64-6, batch 64, tanh, mse, float32 on")
+
+
+def last(part: gpu.Part) -> report.Record:
+    """Return all that a part has found."""
+    return list(part(suite.QUICK))[-1]
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, status: int, printed: str) -> list[list[str]]:
+    """Have programs answer so; return the list of those that are asked to run."""
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, status, printed, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return asked
+
+
+def test_tests_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers(monkeypatch, 0, "...\n7 passed, 2 skipped in 1.2s\n")
+    assert last(gpu.tests) == {"passed": 7, "failed": 0, "skipped": 2}
+    answers(monkeypatch, 1, "F.\nE  oh no\n1 failed, 6 passed in 1.2s\n")
+    found = last(gpu.tests)
+    assert (found["passed"], found["failed"]) == (6, 1)
+    assert "oh no" in found["failures"][0]
+    answers(monkeypatch, 0, "2 skipped in 1.2s\n")
+    assert last(gpu.tests)["failures"]
+
+
+def test_a_program_that_takes_too_long_is_ended() -> None:
+    done = gpu._run([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(9)"], 2)
+    assert done.returncode == 124
+    assert done.stdout.splitlines() == ["1", "", "not done after 2 s"]
+
+
+def test_the_sanitizer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert last(gpu.sanitizer) == {"found": False}
+    assert "compute-sanitizer is not installed" in capsys.readouterr().out
+    monkeypatch.setattr(shutil, "which", lambda name: f"/{name}")
+    asked = answers(monkeypatch, 0, "========= ERROR SUMMARY: 0 errors\n")
+    found = last(gpu.sanitizer)
+    assert found["memcheck"] == found["racecheck"] == "ERROR SUMMARY: 0 errors"
+    assert [command[:3] for command in asked] == [
+        ["/compute-sanitizer", "--tool", tool] for tool in ("memcheck", "racecheck")
+    ]
+    assert found["failures"] == []
+    answers(monkeypatch, 1, "========= ERROR SUMMARY: 2 errors\n")
+    assert len(last(gpu.sanitizer)["failures"]) == 2
+
+
+def test_what_the_sanitizer_watches_runs(
+    emulated_cuda: devices.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_cuda", lambda: emulated_cuda)
+    monkeypatch.setenv(gpu_sides.STEP, "")  # put back behind it
+    exec(gpu_sides.SANITIZED, {})
+
+
+class ScriptedWorker(Scripted):
+    """One that can be loaded, closed, and asked for more."""
+
+    def load(self, workload: Workload, rows: int) -> None:
+        if np.isinf(self.losses[0]):
+            raise WorkerError(f"{self.side}: Traceback\nno such device")
+
+    def call(self, method: str, *args: Any) -> Any:
+        return self.side if method == "describe" else super().call(method, *args)
+
+    def close(self) -> None: ...
+
+
+def scripted_sides(monkeypatch: pytest.MonkeyPatch, **losses: float) -> gpu.Sides:
+    names = {"ours": OURS, "torch": "PyTorch", "graphs": "CUDA graphs", "jax": "JAX"}
+    workers = {
+        names[key]: ScriptedWorker(names[key], losses=[loss], step=1e-3 * (i + 1))
+        for i, (key, loss) in enumerate(losses.items())
+    }
+    monkeypatch.setattr(Worker, "of", lambda name, *_: workers[name])
+    return gpu.Sides(list(workers))
+
+
+def test_sides_that_fail_or_disagree_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = scripted_sides(monkeypatch, ours=1.0, torch=1.00001, graphs=1.5, jax=np.inf)
+    record = sides.measure(ON_GPU, TRAIN, suite.SHORT, GpuFloor(1e9, 1e9))
+    assert record
+    assert record["best_peer"] == pytest.approx(2)
+    assert list(record["sides"]) == [OURS, "PyTorch"]
+    assert record["agreement"] == {"PyTorch": pytest.approx(1e-5, rel=1e-3)}
+    disagrees, fails = sides.failures
+    assert "CUDA graphs" in disagrees
+    assert "differ by" in disagrees
+    assert "no such device" in fails
+    sides.close()
+
+
+def test_without_fastmlp_s_own_side_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = scripted_sides(monkeypatch, ours=np.inf, torch=1.0)
+    assert sides.measure(ON_GPU, TRAIN, suite.SHORT) is None
+    assert len(sides.failures) == 1
+
+
+def test_parts_gather_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(self: gpu.Sides, workload: Workload, task: Task, *_: Any) -> report.Record | None:
+        if workload.name == "A":
+            return report.record(workload, task, [measure.Timing(OURS, 1, (1e-5,))], None)
+        self.failures.append(f"{workload.name} fails")
+        return None
+
+    monkeypatch.setattr(gpu.Sides, "measure", measured)
+    monkeypatch.setattr(gpu, "peaks", lambda _: {None: GpuFloor(1e12, 1e12)})
+    found = last(gpu.speed)
+    assert [record["workload"] for record in found["records"]] == ["A"]
+    assert len(found["failures"]) == len(gpu.WORKLOADS) - 1
+    assert found["peaks"]["float32"] == {"teraflops": 1, "gigabytes_per_second": 1e3}
+    assert len(last(gpu.latency)["records"]) == 1
+    assert "inference, 1" in capsys.readouterr().out
+
+
+def test_peers_that_are_not_installed_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "lacks", lambda name: "jax" if name == "JAX" else None)
+    assert gpu.peers(suite.QUICK) == ["PyTorch", "CUDA graphs"]
+    assert gpu.peers(suite.FULL) == [name for name in GPU_PEERS if name != "JAX"]
+    assert "JAX is left out: jax is not installed" in capsys.readouterr().out
+    monkeypatch.setattr(gpu, "lacks", lambda _: "torch")
+    assert gpu.peaks([None]) == {}
+
+
+def test_what_a_peer_lacks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"jax_cuda12_plugin"}
+    monkeypatch.setattr(gpu, "missing", lambda name: "torch" if name == "CUDA graphs" else None)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(gpu.importlib.metadata, "version", lambda _: version)
+    version = "2.9.0+cpu"
+    assert gpu.lacks("CUDA graphs") == "torch"
+    assert gpu.lacks("PyTorch") == "a build of PyTorch with CUDA"
+    assert gpu.lacks("JAX") is None
+    installed.clear()
+    version = "2.9.0"
+    assert gpu.lacks("PyTorch") is None
+    assert gpu.lacks("JAX") == "JAX's plugin for CUDA"
+
+
+def test_the_line_of_a_traceback_that_counts() -> None:
+    assert gpu._essence("Traceback\n  x\njax.errors.OneError: no\n----\nmore") == (
+        "jax.errors.OneError: no"
+    )
+    assert gpu._essence("its process ended with status 1") == "its process ended with status 1"
+
+
+def test_pytorch_s_graphs_make_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    if package := missing("PyTorch"):
+        pytest.skip(f"{package} is not installed")
+    import torch
+
+    class Graph:
+        """Makes what was captured once more, eagerly."""
+
+        def replay(self) -> None:
+            for i in range(len(graphed.rows)):
+                graphed._gathered_step(i)
+
+    class Stream:
+        def wait_stream(self, other: Stream) -> None: ...
+
+    for name, stand_in in {
+        "CUDAGraph": Graph,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "graph": nullcontext,
+        "stream": nullcontext,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    workload = Workload("own", (5, 8, 3), 4, "tanh")
+    data = workload.data(4 * 12)
+    eager = side_class("PyTorch")(workload, data, workload.weights, threads=1)
+    graphed = side_class("CUDA graphs")(workload, data, workload.weights, threads=1)
+    assert graphed.rows.shape == (12, 4)
+    expected = eager.losses(10)
+    for _ in range(2):
+        assert graphed.losses(10) == pytest.approx(expected, rel=1e-6)
+        graphed.train(2)
+        graphed.reset()
+
+
+def test_ways_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_cuda", gpu_stand_in)
+    monkeypatch.setenv(gpu_sides.STEP, "")
+    ways = gpu_sides.Ways()
+    assert ways.same_bits(ON_GPU)
+    assert 0 < ways.seconds(ON_GPU, "launches", steps=3, epochs=2, rounds=2) < 1
+    assert os.environ[gpu_sides.STEP] == "launches"
+
+
+def test_modes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Answers:
+        def __init__(self, *_: Any) -> None: ...
+        def call(self, method: str, workload: Workload, *_: Any) -> Any:
+            return 1e-6 if method == "seconds" else workload.batch != 4
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(gpu, "Worker", Answers)
+    found = last(gpu.modes)
+    assert [record["network"] for record in found["records"]][:2] == ["2-10-10-1", "17-64-64-6"]
+    assert set(found["records"][0]["microseconds"].values()) == {1.0}
+    assert len(found["failures"]) == 1
+    assert "17-64-64-6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+@pytest.mark.parametrize("name", [OURS, "PyTorch", "JAX"])
+@pytest.mark.usefixtures("threads")
+def test_several_networks_at_once_are_as_each_alone(name: str, loss: str) -> None:
+    if package := missing(name):
+        pytest.skip(f"{package} is not installed")
+    alone = Workload("own", (5, 8, 7, 3), 4, "tanh", loss)
+    losses = {}
+    for workload in (alone, replace(alone, replicas=3)):
+        data = workload.data(40)
+        made = side_class(name)(workload, data, workload.weights, threads=1)
+        losses[workload.text] = np.array(made.losses(10))
+        made.train(1)
+    assert measure.agree("losses", losses) < measure.TOLERANCE
+
+
+def test_pytorch_in_bfloat16_is_near() -> None:
+    if package := missing("PyTorch"):
+        pytest.skip(f"{package} is not installed")
+    losses = {}
+    for precision in (None, "bfloat16"):
+        workload = Workload("own", (5, 8, 3), 4, loss="mse", precision=precision)
+        side = side_class("PyTorch")(workload, workload.data(40), workload.weights, threads=1)
+        losses[str(precision)] = np.array(side.losses(10))
+    error = measure.agree("losses", losses, tolerance=gpu.TOLERANCES["bfloat16"])
+    assert error > 1e-5

@@ -1,6 +1,7 @@
 """The CUDA backend's logic without a GPU: its own sources, on an emulator of CUDA's threads.
 
-What this proves and what not stands in csrc/cuda/emulator.h.
+What this proves and what not stands in csrc/cuda/emulator.h. Where there is a GPU, it has to give
+the same numbers.
 """
 
 from __future__ import annotations
@@ -17,20 +18,13 @@ import pytest
 from support import assert_same_bits, relative_distance
 
 import fastmlp as fm
-from fastmlp import training
-from fastmlp.device import Device
+from fastmlp import _core, training
+from fastmlp.device import Device, to_host
 from fastmlp.kernels import ACTIVATIONS
 
 TESTS = Path(__file__).resolve().parent
 
 pytestmark = pytest.mark.skipif(not shutil.which(emulated.COMPILER), reason="needs a C++ compiler")
-
-
-@pytest.fixture(scope="session")
-def cuda(tmp_path_factory: pytest.TempPathFactory) -> Device:
-    library = tmp_path_factory.mktemp("cuda") / "cuda.so"
-    emulated.build(library)
-    return emulated.load(library)
 
 
 @pytest.fixture(params=["launches", "kernel"])
@@ -157,6 +151,55 @@ def test_large_products_have_the_bits_of_the_cpu(cuda: Device, dtype: str) -> No
     assert_same_bits(*([result] for result in results))
 
 
+# 4,096 rows are one chain, as on the CPU; more are summed in parts of 1,024.
+LONG = [4096, 4097, 5 * 1024, 5000]
+
+
+@pytest.mark.parametrize("rows", LONG)
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+def test_gradients_of_many_rows(rows: int, precision: str | None, cuda: Device) -> None:
+    rng = np.random.default_rng(rows)
+    model = fm.Sequential([fm.Input(7), fm.Dense(35)], seed=0, device=cuda, precision=precision)
+    x, grad = (rng.integers(-3, 4, (rows, width)).astype(np.float32) for width in (7, 35))
+    model.forward(x)
+    model.backward(grad)
+    kernel, bias = (to_host(array) for array in model.gradients())
+    np.testing.assert_array_equal(kernel, x.T @ grad)  # whole numbers: nothing is rounded
+    np.testing.assert_array_equal(bias, grad.sum(axis=0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kernels_over_many_rows(dtype: str, cuda: Device) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal((2, 5000, width)).astype(dtype) for width in (7, 35))
+    out = cuda.empty((2, 7, 35), dtype)
+    _core.matmul(cuda.backend, out, cuda.put(x), cuda.put(dy), True, False)
+    exact = x.transpose(0, 2, 1).astype("longdouble") @ dy.astype("longdouble")
+    tolerance = 100 * np.finfo(dtype).eps * 5000**0.5
+    np.testing.assert_allclose(to_host(out), exact.astype(dtype), 0, tolerance)
+
+
+@pytest.mark.usefixtures("by_name")
+def test_steps_of_many_rows_have_the_same_bits_both_ways(
+    cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).standard_normal((9100, 5)).astype(np.float32)
+    results = []
+    for way in ("launches", "kernel"):
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        ensemble = fm.Ensemble(
+            fm.Sequential([fm.Input(5), fm.Dense(9, "tanh"), fm.Dense(1)], seed=3, device=cuda), 2
+        )
+        ensemble.compile(fm.SGD(0.1), "mse")
+        ensemble.fit(x, x[:, :1], batch_size=4550, verbose=0)
+        alone = fm.Sequential([fm.Input(5), fm.Dense(9, "tanh"), fm.Dense(1)], seed=4, device=cuda)
+        alone.compile(fm.SGD(0.1), "mse")
+        alone.fit(x, x[:, :1], batch_size=4550, verbose=0)
+        assert_same_bits(ensemble[1].get_weights(), alone.get_weights())
+        results.append(alone.get_weights())
+    assert_same_bits(*results)
+
+
 def test_a_loss_that_is_not_finite_ends_before_its_update(cuda: Device, step: str) -> None:
     x, y = np.ones((40, 3), np.float32), np.zeros((40, 1), np.float32)
     weights = []
@@ -173,23 +216,48 @@ def test_a_loss_that_is_not_finite_ends_before_its_update(cuda: Device, step: st
     assert_same_bits(weights[0], weights[1])
 
 
-def test_the_emulator_finds_a_barrier_that_is_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "right", "wrong", "precision"),
+    [
+        (
+            "matmul.cuh",
+            "product.b, left, first, deep);\n      __syncthreads();",
+            "product.b, left, first, deep);",
+            None,
+        ),
+        (
+            "tensor_cores.cuh",
+            "of_b.put(tile_b, next_b);\n      __syncthreads();",
+            "of_b.put(tile_b, next_b);",
+            "tf32",
+        ),
+        (
+            "tensor_cores.cuh",
+            "{from[0], from[8 * padded], from[4], from[8 * padded + 4]}",
+            "{from[0], from[4], from[8 * padded], from[8 * padded + 4]}",
+            "bfloat16",
+        ),
+    ],
+    ids=["a barrier", "a barrier on tensor cores", "a fragment's layout"],
+)
+def test_the_emulator_finds_what_is_wrong(
+    name: str, right: str, wrong: str, precision: str | None, emulated_cuda: Device, tmp_path: Path
+) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(TESTS.parent / "csrc", tree / "csrc")
     (tree / "tests").mkdir()
     shutil.copy(TESTS / "emulated_cuda.cpp", tree / "tests")
-    source = tree / "csrc/cuda/matmul.cuh"
+    source = tree / "csrc/cuda" / name
     text = source.read_text()
-    loads = "tile_b, b, left, first, deep);\n      __syncthreads();\n"
-    assert loads in text
-    source.write_text(text.replace(loads, loads.replace("__syncthreads();", "")))
+    assert right in text
+    source.write_text(text.replace(right, wrong))
     emulated.build(tmp_path / "broken.so", tree)
-    model = fm.Sequential(
-        [fm.Input(40), fm.Dense(30)], seed=0, device=emulated.load(tmp_path / "broken.so")
+    broken, sound = (
+        fm.Sequential([fm.Input(40), fm.Dense(30)], seed=0, device=device, precision=precision)
+        for device in (emulated.load(tmp_path / "broken.so"), emulated_cuda)
     )
-    sound = fm.Sequential([fm.Input(40), fm.Dense(30)], seed=0)
-    x = np.ones((20, 40), np.float32)
-    assert not np.allclose(model.predict(x), sound.predict(x))
+    x = np.random.default_rng(0).standard_normal((20, 40)).astype(np.float32)
+    assert not np.allclose(broken.predict(x), sound.predict(x))
 
 
 def test_a_profile_is_the_cpu_s(cuda: Device) -> None:

@@ -34,6 +34,8 @@ class Entry:
         Whether a second thread can help.
     compiles : bool
         Whether it needs a C++ compiler while it runs, and minutes: left out with --quick.
+    devices : collection of str
+        Of "cpu" and "cuda".
     """
 
     where: str
@@ -44,25 +46,35 @@ class Entry:
     losses: Collection[str] = LOSSES
     threaded: bool = True
     compiles: bool = False
+    devices: Collection[str] = ("cpu",)
 
     def can(self, workload: Workload, kind: str, rows: int) -> bool:
         """Return whether it can do this kind of task, on so many rows, with this network."""
         return (
             kind in self.tasks
+            and workload.device in self.devices
             and (kind != "infer" or self.most_rows is None or rows <= self.most_rows)
             and workload.activation in self.activations
             and (kind == "infer" or workload.loss in self.losses)
         )
 
 
+_BOTH = ("cpu", "cuda")
 SIDES = {
-    "fastmlp": Entry("ours:FastMLP", ("fastmlp",)),
+    "fastmlp": Entry("ours:FastMLP", ("fastmlp",), devices=_BOTH),
     "NumPy": Entry("plain_numpy:PlainNumPy", ("numpy",)),
-    "PyTorch": Entry("pytorch:PyTorch", ("torch",)),
+    "PyTorch": Entry("pytorch:PyTorch", ("torch",), devices=_BOTH),
     "torch.compile": Entry(
-        "pytorch:CompiledPyTorch", ("torch",), tasks=("train", "epoch"), compiles=True
+        "pytorch:CompiledPyTorch",
+        ("torch",),
+        tasks=("train", "epoch"),
+        compiles=True,
+        devices=_BOTH,
     ),
-    "JAX": Entry("jax_scan:Jax", ("jax",)),
+    "CUDA graphs": Entry(
+        "pytorch:GraphedPyTorch", ("torch",), tasks=("train", "epoch"), devices=("cuda",)
+    ),
+    "JAX": Entry("jax_scan:Jax", ("jax",), devices=_BOTH),
     "scikit-learn": Entry(
         "scikit_learn:ScikitLearn",
         ("sklearn",),
@@ -81,7 +93,8 @@ SIDES = {
     ),
 }
 OURS = "fastmlp"
-PEERS = [name for name in SIDES if name != OURS]
+PEERS = [name for name, entry in SIDES.items() if name != OURS and "cpu" in entry.devices]
+GPU_PEERS = [name for name, entry in SIDES.items() if name != OURS and "cuda" in entry.devices]
 
 
 class Side(ABC):

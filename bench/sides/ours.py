@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import fastmlp as fm
+from fastmlp import device as devices
 
 from ..workloads import Array
 from . import Side
 
 
 class FastMLP(Side):
-    """`fit` on NumPy arrays, shuffled, with loss and, for classes, accuracy."""
+    """`fit` on NumPy arrays, shuffled, with loss and, for classes, accuracy.
+
+    On a GPU on arrays that lie there, and several networks as an `Ensemble`.
+    """
 
     def prepare(self) -> None:
         """Build what is kept between the tasks."""
         workload = self.workload
         fm.set_num_threads(self.threads)
         hidden = [fm.Dense(n, activation=workload.activation) for n in workload.dims[1:-1]]
-        self.model = fm.Sequential(
-            [fm.Input(workload.dims[0]), *hidden, fm.Dense(workload.dims[-1])], seed=self.seed
+        model = fm.Sequential(
+            [fm.Input(workload.dims[0]), *hidden, fm.Dense(workload.dims[-1])],
+            seed=self.seed,
+            device=workload.device,
+            precision=workload.precision,
         )
+        several = workload.replicas > 1
+        self.model = fm.Ensemble(model, workload.replicas) if several else model
+        put = devices.get(workload.device).put
+        self.x, self.y = (put(array) for array in self.data)
 
     def describe(self) -> str:
         """Return the version, the instruction set and the BLAS."""
@@ -31,7 +44,12 @@ class FastMLP(Side):
 
     def reset(self) -> None:
         """Go back to the initial weights and a new optimizer."""
-        self.model.set_weights(self.weights)
+        replicas = self.workload.replicas
+        self.model.set_weights(
+            self.weights
+            if replicas == 1
+            else [np.broadcast_to(w, (replicas, *w.shape)) for w in self.weights]
+        )
         self.model.compile(
             optimizer=fm.Adam(self.workload.learning_rate),
             loss=self.workload.loss,
@@ -40,18 +58,17 @@ class FastMLP(Side):
 
     def losses(self, steps: int) -> list[float]:
         """Fit on one batch at a time: the very path that is timed."""
-        (x, y), batch = self.data, self.workload.batch
-        losses = []
+        batch = self.workload.batch
+        losses: list[float] = []
         for start in range(0, steps * batch, batch):
             rows = slice(start, start + batch)
-            history = self.model.fit(x[rows], y[rows], batch_size=batch, verbose=0)
-            losses += history.history["loss"]
+            history = self.model.fit(self.x[rows], self.y[rows], batch_size=batch, verbose=0)
+            losses.append(float(np.mean(history.history["loss"])))
         return losses
 
     def train(self, epochs: int) -> None:
         """Fit."""
-        x, y = self.data
-        self.model.fit(x, y, batch_size=self.workload.batch, epochs=epochs, verbose=0)
+        self.model.fit(self.x, self.y, batch_size=self.workload.batch, epochs=epochs, verbose=0)
 
     def infer(self, x: Array, calls: int = 1) -> Array:
         """Call the model for one row, `predict` for more."""

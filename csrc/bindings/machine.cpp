@@ -59,6 +59,12 @@ py::list losses() {
   return result;
 }
 
+py::list precisions(const py::capsule& backend) {
+  py::list result;
+  for (const Precision precision : backend_of(backend).precisions()) result.append(name(precision));
+  return result;
+}
+
 py::dict show_config() {
   const cpu::BlasInfo& blas = cpu::blas_info();
   py::dict library;
@@ -89,6 +95,7 @@ void add_machine(py::module_& module) {
       [](const py::object& stream) { return to_capsule(cpu::backend(), py::none(), stream); },
       py::arg("current_stream") = py::none());
   module.def("check_backend", [](const py::capsule& capsule) { backend_of(capsule); });
+  module.def("precisions", precisions);
   module.def("activations", activations);
   module.def("losses", losses);
   module.def("show_config", show_config);

@@ -349,13 +349,23 @@ DType dtype_named(const std::string& name) {
   throw py::value_error("dtype: needs float32 or float64, got " + name);
 }
 
+// None stands for full precision.
+Precision precision_named(const std::optional<std::string>& wanted, const nn::Network& network) {
+  if (!wanted) return Precision::full;
+  for (const Precision precision : network.backend().precisions())
+    if (*wanted == name(precision) && network.dtype() == DType::float32) return precision;
+  fail("precision", "one that the device has, in float32", *wanted);
+}
+
 Plan make_plan(const nn::Network& network, const std::string& section, std::int64_t rows,
-               bool training, const std::optional<std::string>& loss,
-               const std::vector<std::string>& metrics, const std::optional<Update>& update,
-               bool shuffle, bool labels, bool weighted, double loss_parameter, bool loss_sum) {
+               const std::optional<std::string>& precision, bool training,
+               const std::optional<std::string>& loss, const std::vector<std::string>& metrics,
+               const std::optional<Update>& update, bool shuffle, bool labels, bool weighted,
+               double loss_parameter, bool loss_sum) {
   nn::PlanOptions options;
   options.section = section_named(section);
   options.rows = rows;
+  options.precision = precision_named(precision, network);
   options.training = training;
   if (loss) options.loss = loss_named(*loss, loss_parameter, loss_sum);
   for (const std::string& metric : metrics) options.metrics.push_back(metric_named(metric));
@@ -425,10 +435,10 @@ void add_network(py::module_& module) {
       .def_property_readonly("state", &nn::Network::state)
       .def_property_readonly("outputs", &nn::Network::outputs)
       .def_property_readonly("tensors", &tensors)
-      .def("plan", &make_plan, "section"_a, "rows"_a, py::kw_only(), "training"_a = false,
-           "loss"_a = py::none(), "metrics"_a = std::vector<std::string>{}, "update"_a = py::none(),
-           "shuffle"_a = false, "labels"_a = false, "weighted"_a = false, "loss_parameter"_a = 0.0,
-           "loss_sum"_a = false);
+      .def("plan", &make_plan, "section"_a, "rows"_a, py::kw_only(), "precision"_a = py::none(),
+           "training"_a = false, "loss"_a = py::none(), "metrics"_a = std::vector<std::string>{},
+           "update"_a = py::none(), "shuffle"_a = false, "labels"_a = false, "weighted"_a = false,
+           "loss_parameter"_a = 0.0, "loss_sum"_a = false);
 }
 
 }  // namespace fastmlp::bindings

@@ -437,8 +437,18 @@ using Record =
                  Loss, Metric, Accumulate, BeginForward, BeginUpdate, ClipNorm, ApplyUpdate,
                  EndStep, Penalize>;
 
+// What the numbers of a matrix product are rounded to before they are multiplied; sums, and all
+// that is no product, stay in the program's own dtype. Other than `full` it needs a device that has
+// it, and float32.
+enum class Precision : std::uint8_t { full, tf32, bfloat16 };
+
+inline const char* name(Precision precision) {
+  return precision == Precision::full ? "full" : precision == Precision::tf32 ? "tf32" : "bfloat16";
+}
+
 struct Program {
   DType dtype = DType::float32;
+  Precision precision = Precision::full;
   std::int64_t replicas = 1;  // or the batched matrices of a kernel
   std::vector<Record> records;
 };

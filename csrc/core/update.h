@@ -38,8 +38,8 @@ struct Update {
   }
 };
 
-// 1 - beta^t. Since log(beta) <= beta - 1, the power is below exp(-40) where it is not computed, and
-// lost in rounding: a small network would feel it at every step of its life.
+// 1 - beta^t. Since log(beta) <= beta - 1, the power is below exp(-40) where it is not computed,
+// and lost in rounding: a small network would feel it at every step of its life.
 FASTMLP_FN double one_minus_power(double beta, double t) {
   return t * (1 - beta) > 40 ? 1 : 1 - std::pow(beta, t);
 }

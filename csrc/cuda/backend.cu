@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "cuda/elementwise.cuh"
 #include "cuda/execution.cuh"
@@ -17,6 +18,7 @@
 #include "cuda/matmul.cuh"
 #include "cuda/normalise.cuh"
 #include "cuda/reduce.cuh"
+#include "cuda/tensor_cores.cuh"
 
 namespace fastmlp::cuda {
 namespace {
@@ -41,16 +43,38 @@ __global__ void __launch_bounds__(threads, 1)
     execute<T>(record, Block{context, r, blockIdx.x, gridDim.x});
 }
 
-template <class T, int size>
+// How a product is computed: float or double, or on tensor cores Tf32 or Bfloat16.
+template <class Kind>
+constexpr bool on_tensor_cores = !std::is_floating_point_v<Kind>;
+
+template <class Kind, int size>
 __global__ void __launch_bounds__(threads, 1)
     run_product(FASTMLP_PARAMETER MatMul record, FASTMLP_PARAMETER Context context) {
   if (stopped(context)) return;
-  for (std::int64_t r = blockIdx.y; r < context.replicas; r += gridDim.y)
-    multiply<T, size>(record, Block{context, r, blockIdx.x, gridDim.x});
+  for (std::int64_t r = blockIdx.y; r < context.replicas; r += gridDim.y) {
+    const Block block{context, r, blockIdx.x, gridDim.x};
+    if constexpr (on_tensor_cores<Kind>)
+      multiply_on_tensor_cores<Kind, size>(record, block);
+    else
+      multiply<Kind, size>(record, block);
+  }
+}
+
+template <class Kind>
+FASTMLP_DEVICE void execute_on_tensor_cores(const MatMul& record, const Block& block) {
+  if (block.rows(record.out) > 32 && record.out.cols > 32)
+    multiply_on_tensor_cores<Kind, 64>(record, block);
+  else
+    multiply_on_tensor_cores<Kind, 32>(record, block);
 }
 
 template <class T>
 FASTMLP_DEVICE void execute(const MatMul& record, const Block& block) {
+  if constexpr (std::is_same_v<T, float>) {
+    const Precision precision = block.context.precision;
+    if (precision == Precision::tf32) return execute_on_tensor_cores<Tf32>(record, block);
+    if (precision == Precision::bfloat16) return execute_on_tensor_cores<Bfloat16>(record, block);
+  }
   const std::int64_t m = block.rows(record.out), n = record.out.cols;
   if (m > 32 && n > 32)
     multiply<T, 64>(record, block);
@@ -114,6 +138,26 @@ dim3 grid(std::int64_t blocks, std::int64_t replicas) {
               unsigned(std::min(replicas, most_replicas)));
 }
 
+// A sum over many rows that has few elements, as a kernel's gradient has, would keep few
+// multiprocessors busy: it is made in parts of so many rows, side by side, and then over the parts.
+// That depends on the shape alone, and up to `most_rows` it is the CPU's one chain.
+constexpr std::int64_t part_rows = 1024, most_rows = 4 * part_rows;
+constexpr std::int64_t few_elements = 128 * 64 * 64;  // a larger result has tiles for all
+
+// The parts that a record is made in; 0 where it is made as a whole.
+std::int64_t parts_of(const Operand& out, std::int64_t summed) {
+  const bool few = out.rows != Operand::batch && out.rows * out.cols <= few_elements;
+  return few && summed > most_rows ? divided(summed, part_rows) : 0;
+}
+std::int64_t parts(const MatMul& r, std::int64_t batch) {
+  const bool plain = r.transpose_a && !r.transpose_b && !r.bias && !r.before && !r.kept &&
+                     r.activation.is_identity();
+  return plain ? parts_of(r.out, ProductShape(r, batch).k) : 0;
+}
+std::int64_t parts(const ColumnSum& r, std::int64_t batch) {
+  return parts_of(r.out, r.in.rows == Operand::batch ? batch : r.in.rows);
+}
+
 // Enqueues a record's kernels on a stream.
 template <class T>
 struct Launcher {
@@ -152,7 +196,12 @@ struct Launcher {
     cells(r, rows(r.gradient), r.gradient.cols);
   }
   void operator()(const ApplyUpdate& r) const { cells(r, r.parameter.rows, r.parameter.cols); }
-  void operator()(const ColumnSum& r) const { columns(r, r.in.cols); }
+  void operator()(const ColumnSum& r) const {
+    if (parts(r, context.rows))
+      in_parts(r, rows(r.in), [](ColumnSum& part, auto&& f) { f(part.in); });
+    else
+      columns(r, r.in.cols);
+  }
   void operator()(const Dropout& r) const { all_rows(r, rows(r.in)); }
   void operator()(const Softmax& r) const { all_rows(r, rows(r.in)); }
   void operator()(const SoftmaxBackward& r) const { all_rows(r, rows(r.gradient)); }
@@ -191,25 +240,67 @@ struct Launcher {
     if (r.partial) run(FinishPenalize{r}, 1);
   }
 
+  void operator()(const MatMul& r) const {
+    if (parts(r, context.rows))
+      return in_parts(r, rows(r.a), [](MatMul& part, auto&& f) { f(part.a), f(part.b); });
+    if constexpr (std::is_same_v<T, float>) {
+      if (context.precision == Precision::tf32) return product<Tf32>(r);
+      if (context.precision == Precision::bfloat16) return product<Bfloat16>(r);
+    }
+    product<T>(r);
+  }
+
+ private:
+  // A record as many of fewer rows, which look like replicas, and the sum of what they give.
+  // inputs(part, f) calls f for the operands that have the rows. They do not look whether a loss is
+  // not finite, since a gradient that nobody uses does no harm.
+  template <class R, class Inputs>
+  void in_parts(const R& record, std::int64_t summed, Inputs&& inputs) const {
+    const std::int64_t whole = summed / part_rows, rest = summed % part_rows;
+    const std::int64_t size = record.out.rows * record.out.cols;
+    Context own = context;
+    own.may_stop = false;
+    const Launcher launcher{own, stream};
+    for (std::int64_t r = 0; r < context.replicas; ++r) {
+      auto enqueue = [&](std::int64_t first, std::int64_t count, std::int64_t rows) {
+        R part = record;
+        part.out = {Context::scratch, first * size, record.out.rows, record.out.cols,
+                    record.out.cols,  size,         record.out.dtype};
+        inputs(part, [&](Operand& in) {
+          in.offset += r * in.batch_stride + first * part_rows * in.row_stride;
+          in.batch_stride = part_rows * in.row_stride;
+          in.rows = rows;
+        });
+        own.replicas = count;
+        launcher(part);
+      };
+      enqueue(0, whole, part_rows);
+      if (rest) enqueue(whole, 1, rest);
+      own.replicas = 1;
+      FoldParts fold{record.out, whole + (rest > 0)};
+      fold.out.offset += r * record.out.batch_stride;
+      launcher.cells(fold, fold.out.rows, fold.out.cols);
+    }
+  }
+
   // The largest tile of which there are enough for all multiprocessors: large ones read less,
   // small ones are many.
-  void operator()(const MatMul& r) const {
+  template <class Kind>
+  void product(const MatMul& r) const {
     const std::int64_t m = rows(r.out), n = r.out.cols;
     if (m == 0 || n == 0) return;
     constexpr std::int64_t enough = 128;
     auto tiles = [&](std::int64_t size) { return divided(m, size) * divided(n, size); };
     auto multiply = [&](auto size) {
-      launch(run_product<T, size>, grid(tiles(size), context.replicas), stream, r, context);
+      launch(run_product<Kind, size>, grid(tiles(size), context.replicas), stream, r, context);
     };
     auto suits = [&](std::int64_t size) { return tiles(size) * context.replicas >= enough; };
     if constexpr (sizeof(T) == 4)  // of doubles it would fill all registers
       if (suits(128)) return multiply(std::integral_constant<int, 128>{});
-    if (suits(64))
-      multiply(std::integral_constant<int, 64>{});
-    else if (suits(32))
-      multiply(std::integral_constant<int, 32>{});
-    else
-      multiply(std::integral_constant<int, 16>{});
+    if (suits(64)) return multiply(std::integral_constant<int, 64>{});
+    if constexpr (!on_tensor_cores<Kind>)
+      if (!suits(32)) return multiply(std::integral_constant<int, 16>{});
+    multiply(std::integral_constant<int, 32>{});
   }
 };
 
@@ -235,7 +326,9 @@ class CudaExecutable : public Executable {
     context.rows = launch.rows;
     context.total_rows = launch.total_rows;
     context.replicas = program_.replicas;
+    context.precision = program_.precision;
     context.may_stop = may_stop_;
+    context.buffers[Context::scratch] = scratch(context.rows);
     const auto stream = static_cast<Stream>(launch.stream);
     if (in_one_kernel(context)) {
       cuda::launch(run_steps<T>, dim3(1), stream, records_on_device(), int(program_.records.size()),
@@ -263,14 +356,16 @@ class CudaExecutable : public Executable {
   // A program of fm.kernels has as many buffers as its operands say; one that works on the state,
   // all that a network has.
   void needs(int buffer) {
-    if (buffer >= Context::most_buffers) throw std::length_error("CUDA: too many buffers");
+    if (buffer >= Context::scratch) throw std::length_error("CUDA: too many buffers");
     buffers_ = std::max(buffers_, buffer + 1);
   }
 
   // FASTMLP_CUDA_STEP=kernel or launches has it one way or the other, for checks and comparison.
-  // Replicas have a launch for each record, between which one that must stop stops all of them.
+  // Replicas have a launch for each record, between which one that must stop stops all of them; and
+  // what is made in parts, parts side by side.
   bool in_one_kernel(const Context& context) const {
     if (context.replicas > 1 || program_.records.size() < 2) return false;
+    if (context.buffers[Context::scratch]) return false;
     const char* const wanted = std::getenv("FASTMLP_CUDA_STEP");
     if (!wanted || !*wanted) return fits_one_block(context);
     if (std::strcmp(wanted, "kernel") != 0 && std::strcmp(wanted, "launches") != 0)
@@ -280,7 +375,7 @@ class CudaExecutable : public Executable {
   }
 
   // Whether a step takes one multiprocessor less time than all of them with a launch for each
-  // record. The rates are estimates of an H100's, in seconds and operations a second.
+  // record. The rates are estimates of an H100's in float32, in seconds and operations a second.
   bool fits_one_block(const Context& context) const {
     constexpr double launch = 2e-6, barrier = 1e-6, one = 1e11, all = 1e13;
     double operations = 0;
@@ -289,6 +384,24 @@ class CudaExecutable : public Executable {
         operations += ProductShape(*product, context.rows).operations();
     const double records = double(program_.records.size());
     return records * barrier + operations / one < records * launch + operations / all;
+  }
+
+  // Memory for the parts of the record that has most of them; null where no record has any.
+  void* scratch(std::int64_t rows) {
+    std::int64_t elements = 0;
+    for (const Record& record : program_.records)
+      std::visit(
+          [&](const auto& r) {
+            using R = std::decay_t<decltype(r)>;
+            if constexpr (std::is_same_v<R, MatMul> || std::is_same_v<R, ColumnSum>)
+              elements = std::max(elements, parts(r, rows) * r.out.rows * r.out.cols);
+          },
+          record);
+    if (elements == 0) return nullptr;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::size_t bytes = std::size_t(elements) * sizeof(T);
+    if (!scratch_ || scratch_->bytes() < bytes) scratch_.emplace(bytes);
+    return scratch_->data();
   }
 
   // Copied when first needed: a program of fm.kernels lives for one call.
@@ -314,6 +427,7 @@ class CudaExecutable : public Executable {
   bool may_stop_ = false;
   std::mutex mutex_;  // for what follows
   std::optional<DeviceCopy> records_;
+  std::optional<Scratch> scratch_;
   Graph graph_;
   Context captured_{};
 };
@@ -326,6 +440,10 @@ class CudaBackend : public Backend {
   std::int64_t leading_dimension(std::int64_t cols, DType dtype) const override {
     const std::int64_t lane = 32 / size_of(dtype);
     return divided(cols, lane) * lane;
+  }
+
+  std::vector<Precision> precisions() const override {
+    return {Precision::tf32, Precision::bfloat16};
   }
 
   std::unique_ptr<Executable> compile(Program program) override {

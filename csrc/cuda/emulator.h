@@ -13,6 +13,7 @@
 #include <ucontext.h>
 #endif
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -93,7 +94,7 @@ struct Fiber {
   Place place;
   std::unique_ptr<char[]> stack;
   Waits waits;
-  std::uint64_t exchanged;
+  std::uint32_t exchanged[6];  // what it shows the other lanes of its warp
 };
 
 constexpr int most_threads = 256, warp_size = 32;
@@ -222,6 +223,16 @@ class DeviceCopy {
   std::vector<char> data_;
 };
 
+class Scratch {
+ public:
+  explicit Scratch(std::size_t bytes) : data_(bytes, char(0xFF)) {}  // NaN
+  void* data() { return data_.data(); }
+  std::size_t bytes() const { return data_.size(); }
+
+ private:
+  std::vector<char> data_;
+};
+
 // Its launches are made anew each time, with what they were captured with.
 class Graph {
  public:
@@ -250,10 +261,80 @@ template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
   using namespace ::fastmlp::cuda::emulator;
   Machine& m = machine();
-  std::memcpy(&m.fibers[m.current].exchanged, &value, sizeof value);
+  std::memcpy(m.fibers[m.current].exchanged, &value, sizeof value);
   wait(Waits::at_warp);
   T result;
-  std::memcpy(&result, &m.fibers[m.current ^ mask].exchanged, sizeof result);
+  std::memcpy(&result, m.fibers[m.current ^ mask].exchanged, sizeof result);
   wait(Waits::at_warp);
   return result;
 }
+
+namespace fastmlp::cuda {
+
+// ---- tensor cores: what runtime.h says of each, by PTX's layout of fragments and rounding rules
+
+inline std::uint32_t bits_of(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float float_of(std::uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+inline std::uint32_t to_tf32(float x) {
+  return std::isnan(x) ? 0x7FFFFFFFu : (bits_of(x) + 0x1000u) & ~0x1FFFu;
+}
+
+inline std::uint32_t to_bfloat16(float first, float second) {
+  auto rounded = [](float x) {
+    const std::uint32_t bits = bits_of(x);
+    return std::isnan(x) ? 0x7FFFu : (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
+  };
+  return rounded(second) << 16 | rounded(first);
+}
+
+// A lane has of a the words (group, within), (group + 8, within), (group, within + 4) and
+// (group + 8, within + 4), of b (within, group) and (within + 4, group), and of the sum the
+// elements (group, 2 within), the next one, and these two 8 rows below; group is lane / 4, within
+// lane % 4. product(a, b) multiplies two words and sums, exactly; the sum is rounded once.
+template <class F>
+void mma(float (&sum)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], F&& product) {
+  using namespace emulator;
+  Machine& m = machine();
+  std::uint32_t* const own = m.fibers[m.current].exchanged;
+  std::memcpy(own, a, sizeof a);
+  std::memcpy(own + 4, b, sizeof b);
+  wait(Waits::at_warp);
+  const int lane = m.current % warp_size;
+  const Fiber* const lanes = m.fibers + (m.current - lane);
+  for (int c = 0; c < 4; ++c) {
+    const int row = lane / 4 + c / 2 * 8, col = lane % 4 * 2 + c % 2;
+    double total = sum[c];
+    for (int word = 0; word < 8; ++word) {
+      const std::uint32_t of_a = lanes[row % 8 * 4 + word % 4].exchanged[row / 8 + word / 4 * 2];
+      const std::uint32_t of_b = lanes[col * 4 + word % 4].exchanged[4 + word / 4];
+      total += product(of_a, of_b);
+    }
+    sum[c] = float(total);
+  }
+  wait(Waits::at_warp);
+}
+
+inline void mma_tf32(float (&sum)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  mma(sum, a, b, [](std::uint32_t x, std::uint32_t y) {
+    constexpr std::uint32_t seen = ~0x1FFFu;  // the rest of a word is not looked at
+    return double(float_of(x & seen)) * double(float_of(y & seen));
+  });
+}
+inline void mma_bfloat16(float (&sum)[4], const std::uint32_t (&a)[4],
+                         const std::uint32_t (&b)[2]) {
+  mma(sum, a, b, [](std::uint32_t x, std::uint32_t y) {
+    return double(float_of(x << 16)) * double(float_of(y << 16)) +
+           double(float_of(x >> 16 << 16)) * double(float_of(y >> 16 << 16));
+  });
+}
+
+}  // namespace fastmlp::cuda

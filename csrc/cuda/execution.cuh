@@ -14,11 +14,13 @@ namespace fastmlp::cuda {
 // A run of a program, as every kernel gets it.
 struct Context {
   static constexpr int most_buffers = 24;
-  static_assert(buffer_count <= most_buffers);
+  static constexpr int scratch = most_buffers - 1;  // the backend's own
+  static_assert(buffer_count <= scratch);
 
   void* buffers[most_buffers];
   std::int64_t rows, total_rows, replicas;
-  bool may_stop;  // the program looks whether its loss is finite
+  Precision precision;  // of products
+  bool may_stop;        // the program looks whether its loss is finite
 };
 
 template <class T>

@@ -10,6 +10,84 @@
 
 namespace fastmlp::cuda {
 
+// A matrix as a product reads it, element (i, k), be it transposed in memory or not.
+template <class T>
+struct Factor {
+  const T* data;
+  std::int64_t across, down;  // strides of i and k
+  std::int64_t length;        // of i
+
+  FASTMLP_DEVICE T at(std::int64_t i, std::int64_t k) const { return data[i * across + k * down]; }
+};
+
+// What a record says of a product, for one replica: out (m, n), with k to be summed over. What only
+// the ends of a tile need is taken from the record there, and not held in registers all the time.
+template <class T>
+struct Product {
+  const MatMul& record;
+  const Block& block;
+  const std::int64_t m, n, k;
+  const Factor<T> a, b;
+
+  FASTMLP_DEVICE Product(const MatMul& record, const Block& block)
+      : record(record),
+        block(block),
+        m(block.rows(record.out)),
+        n(record.out.cols),
+        k(record.transpose_a ? block.rows(record.a) : record.a.cols),
+        a(factor(record.a, record.transpose_a, m)),
+        b(factor(record.b, !record.transpose_b, n)) {}
+
+  // Calls f(top, left) for the tiles of so many rows and columns that are this block's.
+  template <class F>
+  FASTMLP_DEVICE void each_tile(int size, F&& f) const {
+    const unsigned across = unsigned((n + size - 1) / size);  // so many tiles fit no memory
+    block.each_task((m + size - 1) / size * across, [&](std::int64_t task) {
+      f(std::int64_t(unsigned(task) / across) * size, std::int64_t(unsigned(task) % across) * size);
+    });
+  }
+  // What the sums of a column start from.
+  FASTMLP_DEVICE T start(std::int64_t col) const {
+    const T* const bias = block.data<const T>(record.bias);
+    return bias && col < n ? bias[col] : T(0);
+  }
+  // Where sums go, before the epilogue.
+  FASTMLP_DEVICE Rows<T> target() const {
+    const auto before = block.matrix<T>(record.before);
+    return before ? before : block.matrix<T>(record.out);
+  }
+  FASTMLP_DEVICE void store(const Rows<T>& target, std::int64_t row, std::int64_t col,
+                            T sum) const {
+    if (row < m && col < n) target[row][col] = sum;
+  }
+  // The epilogue, where there is one, over the elements that this thread has just stored: place(e)
+  // gives the row and the column of each. It is a loop that is not unrolled: with every formula in
+  // every place the kernel would be a hundred times as long.
+  template <class F>
+  FASTMLP_DEVICE void finish(const Rows<T>& target, int elements, F&& place) const {
+    const auto out = block.matrix<T>(record.out), before = block.matrix<T>(record.before);
+    const auto kept = block.matrix<const T>(record.kept);
+    if (record.activation.index == 0 && !kept && !before) return;
+#pragma unroll 1
+    for (int e = 0; e < elements; ++e) {
+      std::int64_t row, col;
+      place(e, row, col);
+      if (row >= m || col >= n) continue;
+      const T value = target[row][col];
+      out[row][col] = kept ? value * slope(kept[row][col], record.activation)
+                           : activated(value, record.activation);
+    }
+  }
+
+ private:
+  FASTMLP_DEVICE Factor<T> factor(const Operand& operand, bool along_columns,
+                                  std::int64_t length) const {
+    const std::int64_t stride = operand.row_stride;
+    return {block.data<const T>(operand), along_columns ? 1 : stride, along_columns ? stride : 1,
+            length};
+  }
+};
+
 // A block computes a square tile of the result, each thread per_thread x per_thread elements of it,
 // `depth` steps of k at a time.
 template <int size>
@@ -19,16 +97,6 @@ struct Tile {
   static constexpr int depth = 16;
   static constexpr int padded = size + 1;  // so that a column's elements lie in different banks
   static_assert(side * side == threads);
-};
-
-// A matrix as a product reads it, element (i, k), be it transposed in memory or not.
-template <class T>
-struct Factor {
-  const T* data;
-  std::int64_t across, down;  // strides of i and k
-  std::int64_t length;        // of i
-
-  FASTMLP_DEVICE T at(std::int64_t i, std::int64_t k) const { return data[i * across + k * down]; }
 };
 
 // Elements (first .. first + size, k .. k + depth) into shared memory, neighbours in memory by
@@ -52,35 +120,21 @@ FASTMLP_DEVICE void multiply(const MatMul& record, const Block& block) {
   FASTMLP_SHARED(T, tile_a, depth * Shape::padded);
   FASTMLP_SHARED(T, tile_b, depth * Shape::padded);
 
-  const std::int64_t m = block.rows(record.out), n = record.out.cols;
-  const std::int64_t k = record.transpose_a ? block.rows(record.a) : record.a.cols;
-  const std::int64_t a_stride = record.a.row_stride, b_stride = record.b.row_stride;
-  const Factor<T> a{block.data<const T>(record.a), record.transpose_a ? 1 : a_stride,
-                    record.transpose_a ? a_stride : 1, m};
-  const Factor<T> b{block.data<const T>(record.b), record.transpose_b ? b_stride : 1,
-                    record.transpose_b ? 1 : b_stride, n};
-  const auto out = block.matrix<T>(record.out), before = block.matrix<T>(record.before);
-  const auto kept = block.matrix<const T>(record.kept);
-  const T* const bias = block.data<const T>(record.bias);
-  const bool is_identity = record.activation.index == 0 && !kept;
+  const Product<T> product(record, block);
   const int x = block.thread() % side, y = block.thread() / side;
-
-  const unsigned across = unsigned((n + size - 1) / size);  // so many tiles fit no memory
-  block.each_task((m + size - 1) / size * across, [&](std::int64_t task) {
-    const std::int64_t top = unsigned(task) / across * size, left = unsigned(task) % across * size;
+  product.each_tile(size, [&](std::int64_t top, std::int64_t left) {
     T sum[per_thread][per_thread];
 #pragma unroll
     for (int j = 0; j < per_thread; ++j) {
-      const std::int64_t col = left + x + j * side;
-      const T start = bias && col < n ? bias[col] : T(0);
+      const T start = product.start(left + x + j * side);
 #pragma unroll
       for (int i = 0; i < per_thread; ++i) sum[i][j] = start;
     }
-    for (std::int64_t first = 0; first < k; first += depth) {
-      const int deep = int(k - first < depth ? k - first : depth);
+    for (std::int64_t first = 0; first < product.k; first += depth) {
+      const int deep = int(product.k - first < depth ? product.k - first : depth);
       __syncthreads();
-      load_tile<T, size>(tile_a, a, top, first, deep);
-      load_tile<T, size>(tile_b, b, left, first, deep);
+      load_tile<T, size>(tile_a, product.a, top, first, deep);
+      load_tile<T, size>(tile_b, product.b, left, first, deep);
       __syncthreads();
       auto step = [&](int kk) {
         T row[per_thread], column[per_thread];
@@ -101,29 +155,17 @@ FASTMLP_DEVICE void multiply(const MatMul& record, const Block& block) {
         for (int kk = 0; kk < deep; ++kk) step(kk);
       }
     }
-    T* const target = (before ? before.data : out.data);
-    const std::int64_t stride = before ? before.stride : out.stride;
+    const auto target = product.target();
 #pragma unroll
-    for (int i = 0; i < per_thread; ++i) {
-      const std::int64_t row = top + y + i * side;
+    for (int i = 0; i < per_thread; ++i)
 #pragma unroll
-      for (int j = 0; j < per_thread; ++j) {
-        const std::int64_t col = left + x + j * side;
-        if (row < m && col < n) target[row * stride + col] = sum[i][j];
-      }
-    }
-    if (is_identity && !before) return;
-    // The epilogue goes over what this thread has just written, in a loop that is not unrolled:
-    // with every formula in every place the kernel would be a hundred times as long.
-#pragma unroll 1
-    for (int e = 0; e < per_thread * per_thread; ++e) {
-      const std::int64_t row = top + y + e / per_thread * side,
-                         col = left + x + e % per_thread * side;
-      if (row >= m || col >= n) continue;
-      const T value = target[row * stride + col];
-      out[row][col] = kept ? value * slope(kept[row][col], record.activation)
-                           : activated(value, record.activation);
-    }
+      for (int j = 0; j < per_thread; ++j)
+        product.store(target, top + y + i * side, left + x + j * side, sum[i][j]);
+    product.finish(target, per_thread * per_thread,
+                   [&](int e, std::int64_t& row, std::int64_t& col) {
+                     row = top + y + e / per_thread * side;
+                     col = left + x + e % per_thread * side;
+                   });
   });
 }
 

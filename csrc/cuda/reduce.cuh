@@ -22,6 +22,25 @@ FASTMLP_DEVICE void execute(const ColumnSum& record, const Block& block) {
   });
 }
 
+// out = the sum of so many matrices in the scratch memory, in their order: parts of a longer sum.
+struct FoldParts {
+  Operand out;
+  std::int64_t count;
+};
+
+template <class T>
+FASTMLP_DEVICE void execute(const FoldParts& record, const Block& block) {
+  const auto out = block.matrix<T>(record.out);
+  const std::int64_t rows = record.out.rows, cols = record.out.cols;
+  const T* const parts = static_cast<const T*>(block.context.buffers[Context::scratch]);
+  block.each_cell(rows, cols, [&](std::int64_t i, std::int64_t j) {
+    T sum = T(0);
+    for (std::int64_t part = 0; part < record.count; ++part)
+      sum += parts[(part * rows + i) * cols + j];
+    out[i][j] = sum;
+  });
+}
+
 template <class T>
 FASTMLP_DEVICE void execute(const PreluSlope& record, const Block& block) {
   T* const out = block.data<T>(record.out);

@@ -12,7 +12,7 @@
 #else
 #include <cuda_runtime.h>
 
-#define FASTMLP_DEVICE __device__
+#define FASTMLP_DEVICE __device__ __forceinline__
 // A parameter that every thread reads where it lies, without a copy of its own.
 #define FASTMLP_PARAMETER const __grid_constant__
 #define FASTMLP_SHARED(type, name, size) __shared__ type name[size]
@@ -24,6 +24,43 @@ constexpr int threads = 256;  // of every block
 constexpr int warp = 32;
 
 #if !defined(FASTMLP_EMULATE_CUDA)
+
+// ---- tensor cores: the instructions of PTX, one each
+
+// The tf32 number nearest to x; of two equally near ones that which is larger in size, since the
+// architectures here have no other instruction.
+__device__ __forceinline__ std::uint32_t to_tf32(float x) {
+  std::uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits;
+}
+
+// Two bfloat16 numbers in a word, the first in its lower half; of two equally near ones the even.
+__device__ __forceinline__ std::uint32_t to_bfloat16(float first, float second) {
+  std::uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+  return bits;
+}
+
+// sum (16, 8) += a (16, 8 words) b (8 words, 8), spread over the lanes of a warp; all take part.
+__device__ __forceinline__ void mma_tf32(float (&sum)[4], const std::uint32_t (&a)[4],
+                                         const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void mma_bfloat16(float (&sum)[4], const std::uint32_t (&a)[4],
+                                             const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// ---- launches, memory and graphs
 
 inline void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
@@ -60,6 +97,23 @@ class DeviceCopy {
 
  private:
   void* data_ = nullptr;
+};
+
+// Memory on the device for what passes from one kernel to the next.
+class Scratch {
+ public:
+  explicit Scratch(std::size_t bytes) : bytes_(bytes) {
+    check(cudaMalloc(&data_, bytes), "memory for partial sums");
+  }
+  ~Scratch() { cudaFree(data_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  const std::size_t bytes_;
 };
 
 // A sequence of launches, captured once and replayed.

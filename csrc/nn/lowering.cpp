@@ -99,6 +99,7 @@ class Lowering {
     }
     for (Program& program : lowered_.programs) {
       program.dtype = network_.dtype();
+      program.precision = options_.precision;
       program.replicas = network_.replicas();
     }
     lowered_.workspace = workspace_;

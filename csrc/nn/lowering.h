@@ -24,6 +24,7 @@ enum class Section {
 struct PlanOptions {
   Section section = Section::infer;
   std::int64_t rows = 1;  // of the largest batch
+  Precision precision = Precision::full;
   bool training = false;  // dropout is active, normalisation takes the batch's statistics
   LossFunction loss;      // of sections with a loss
   bool labels = false;    // targets are labels (int32), not a row of values each

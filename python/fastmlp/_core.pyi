@@ -35,6 +35,7 @@ step_state_dtype: Any  # numpy dtype of one StepState record (csrc/core/step_sta
 
 def cpu(current_stream: Callable[[], int] | None = None) -> Backend: ...
 def check_backend(backend: Backend) -> None: ...  # RuntimeError if it is of another version
+def precisions(backend: Backend) -> list[str]: ...  # of products, beside full precision
 def activations() -> dict[str, ActivationInfo]: ...
 def losses() -> list[str]: ...
 def show_config() -> dict[str, Any]: ...
@@ -171,6 +172,7 @@ class Network:
         section: str,
         rows: int,
         *,
+        precision: str | None = None,
         training: bool = False,
         loss: str | None = None,
         metrics: Sequence[str] = (),

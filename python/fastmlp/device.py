@@ -58,6 +58,32 @@ class Device:
         """Lay out a network's parameters for this device."""
         return _core.Network(stages, features, dtype, replicas, self.backend)
 
+    def check_precision(self, operation: str, precision: str | None, dtype: str) -> None:
+        """Refuse a precision of products that there is not, or not here.
+
+        Raises
+        ------
+        ValueError
+            If it is unknown, or `dtype` is not float32.
+        RuntimeError
+            If this device does not have it.
+        """
+        if precision is None:
+            return
+        if precision not in ("tf32", "bfloat16"):
+            raise ValueError(
+                f"{operation}: precision must be None, 'tf32' or 'bfloat16', got {precision!r}"
+            )
+        if dtype != "float32":
+            raise ValueError(
+                f"{operation}: precision {precision!r} needs dtype 'float32', got {dtype!r}"
+            )
+        if precision not in _core.precisions(self.backend):
+            raise RuntimeError(
+                f"{operation}: precision {precision!r} needs the tensor cores of device 'cuda'; "
+                f"device {self.name!r} computes with precision=None"
+            )
+
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
         """Make an array for the core to work in: it starts on a cache line.
 

@@ -41,6 +41,8 @@ class Engine:
         What layers keep and no optimizer touches, such as running averages.
     state : records of StepState, shape (replicas,)
         What varies from step to step.
+    precision : str or None
+        Of products; it may change from call to call.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Engine:
         seed: int | Sequence[int],
         learning_rates: Sequence[float | schedules.Schedule] | None = None,
         hosts: Mapping[int, Custom] | None = None,
+        precision: str | None = None,
     ) -> None:
         self.device = device
+        self.precision = precision
         self.dtype = np.dtype(dtype)
         self.lead = () if isinstance(seed, int) else (len(seed),)
         self.seeds = [seed] if isinstance(seed, int) else list(seed)
@@ -160,6 +164,7 @@ class Engine:
     def _plan(
         self, section: str, rows: int, rule: dict[str, Any] | None = None, **options: Any
     ) -> Plan:
+        options["precision"] = self.precision
         key = (section, rows, tuple(sorted((rule or {}).items())), tuple(sorted(options.items())))
         plan = self._plans.pop(key, None)
         if plan is None:
@@ -201,7 +206,7 @@ class Engine:
 
     def inference(self, row_shape: tuple[int, ...]) -> Inference | None:
         """Return the low-latency forward; None where there is none."""
-        if self.device.name != "cpu" or self.lead or self._hosts:
+        if self.device.name != "cpu" or self.lead or self._hosts or self.precision:
             return None
         if row_shape not in self._inferences:
             self._inferences[row_shape] = Inference(

@@ -29,8 +29,9 @@ class Ensemble(Model[Array]):
     Parameters
     ----------
     model : Sequential
-        What each network is like: layers, dtype, device and, if it is compiled, optimizer, loss and
-        metrics. It is not changed; its weights and what it has learned are not taken over.
+        What each network is like: layers, dtype, precision, device and, if it is compiled,
+        optimizer, loss and metrics. It is not changed; its weights and what it has learned are not
+        taken over.
     n : int
         How many networks.
     seeds : sequence of n int, optional
@@ -109,6 +110,7 @@ class Ensemble(Model[Array]):
             own_seeds,
             device=model.device,
             dtype=model.dtype,
+            precision=model.precision,
             name=model.name,
         )
         if model.optimizer is not None and model.loss is not None:
@@ -171,6 +173,7 @@ class Ensemble(Model[Array]):
             _copies(self),
             device=self.device,
             dtype=self.dtype,
+            precision=self.precision,
             seed=self.seeds[i],
             name=self.name,
         )
@@ -234,6 +237,7 @@ class Ensemble(Model[Array]):
         path: str | os.PathLike[str],
         *,
         device: str = "cpu",
+        precision: str | None = "saved",
         custom_layers: Mapping[str, type] | None = None,
     ) -> Ensemble:
         """Read an ensemble that `save` wrote, ready to predict or to go on training.
@@ -255,7 +259,7 @@ class Ensemble(Model[Array]):
         """
         from fastmlp import io
 
-        return io.load_ensemble(path, device, custom_layers)
+        return io.load_ensemble(path, device, precision, custom_layers)
 
 
 def _copies(model: Model[Any]) -> list[Layer]:

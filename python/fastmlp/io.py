@@ -70,6 +70,7 @@ def copy(model: M, dtype: str | None = None) -> M:
         tensors = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
     classes = {type(layer).__name__: type(layer) for layer in model.layers}
     twin: M = _model(description, tensors, model.device, classes)
+    twin.precision = model.precision
     twin.loss, twin.metrics = model.loss, list(model.metrics)
     twin.extra_metadata, twin.extra_arrays = dict(model.extra_metadata), dict(model.extra_arrays)
     return twin
@@ -85,6 +86,7 @@ def _describe(model: Model[Any]) -> tuple[dict[str, Any], dict[str, np.ndarray[A
         "format": _FORMAT,
         "name": model.name,
         "dtype": model.dtype,
+        "precision": model.precision,
         "seed": model._seed,  # of an ensemble, a list
         "input_shape": list(model.input_shape or ()),
         "layers": [to_config(layer) for layer in model.layers],
@@ -139,6 +141,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     device: str = "cpu",
+    precision: str | None = "saved",
     custom_layers: Mapping[str, type] | None = None,
 ) -> Sequential:
     """Read a model that `Sequential.save` wrote, ready to predict or to go on training.
@@ -150,6 +153,8 @@ def load(
     path : path
     device : {"cpu", "cuda"}, default "cpu"
         Where the model shall be, wherever it was saved.
+    precision : {"saved", None, "tf32", "bfloat16"}, default "saved"
+        Of its matrix products; "saved" is what the model had. The CPU needs None.
     custom_layers : mapping of str to class, optional
         Layer classes of one's own, by name.
 
@@ -164,6 +169,8 @@ def load(
         If there is no such file.
     ValueError
         If it is no model of fastmlp, or damaged.
+    RuntimeError
+        If the device is not there, or does not have the precision.
 
     Examples
     --------
@@ -176,21 +183,25 @@ def load(
     >>> bool((fm.load(path)([1, 2, 3]) == model([1, 2, 3])).all())
     True
     """
-    model: Sequential = _load(path, device, custom_layers, ensemble=False)
+    model: Sequential = _load(path, device, precision, custom_layers, ensemble=False)
     return model
 
 
 def load_ensemble(
-    path: str | os.PathLike[str], device: str, custom_layers: Mapping[str, type] | None
+    path: str | os.PathLike[str],
+    device: str,
+    precision: str | None,
+    custom_layers: Mapping[str, type] | None,
 ) -> Ensemble:
     """Read an ensemble; see `Ensemble.load`."""
-    model: Ensemble = _load(path, device, custom_layers, ensemble=True)
+    model: Ensemble = _load(path, device, precision, custom_layers, ensemble=True)
     return model
 
 
 def _load(
     path: str | os.PathLike[str],
     device: str,
+    precision: str | None,
     custom_layers: Mapping[str, type] | None,
     ensemble: bool,
 ) -> Any:
@@ -205,6 +216,7 @@ def _load(
     if isinstance(model._seed, list) != ensemble:
         kind, how = ("a Sequential", "load") if ensemble else ("an Ensemble", "Ensemble.load")
         raise ValueError(f"load: {path} holds {kind}; use fastmlp.{how}")
+    model.precision = description.get("precision") if precision == "saved" else precision
     model.extra_metadata = metadata
     model.extra_arrays = {
         name.removeprefix(_EXTRA): array

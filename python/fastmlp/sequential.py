@@ -41,12 +41,15 @@ class Model(FastCall, Generic[Figure]):
         *,
         device: str,
         dtype: str,
+        precision: str | None,
         name: str | None,
     ) -> None:
         self._device = devices.get(device)
         if dtype not in ("float32", "float64"):
             raise ValueError(f"Sequential: dtype must be 'float32' or 'float64', got {dtype!r}")
         self._dtype = np.dtype(dtype)
+        self._device.check_precision("Sequential", precision, dtype)
+        self._precision = precision
         self._seed = seed
         self.name = name
         self._layers: list[Layer] = []
@@ -81,6 +84,20 @@ class Model(FastCall, Generic[Figure]):
     def device(self) -> str:
         """Where it computes."""
         return self._device.name
+
+    @property
+    def precision(self) -> str | None:
+        """Of matrix products: None, "tf32" or "bfloat16". It may be changed at any time."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, precision: str | None) -> None:
+        self._device.check_precision(type(self).__name__, precision, self.dtype)
+        self._check_idle("precision")
+        self._precision = precision
+        if self._engine_or_none is not None:
+            self._engine_or_none.precision = precision
+            self._attach(self._engine_or_none)
 
     @property
     def built(self) -> bool:
@@ -193,7 +210,14 @@ class Model(FastCall, Generic[Figure]):
         ]
         hosts = {i: each for i, each in enumerate(self._layers) if isinstance(each, layers.Custom)}
         return Engine(
-            device, stages, prod(shape), str(self._dtype), self._seed, self._learning_rates, hosts
+            device,
+            stages,
+            prod(shape),
+            str(self._dtype),
+            self._seed,
+            self._learning_rates,
+            hosts,
+            self._precision,
         )
 
     def _attach(self, engine: Engine) -> None:
@@ -859,7 +883,8 @@ class Model(FastCall, Generic[Figure]):
         Raises
         ------
         RuntimeError
-            If the device is not there, or `fit` is running; the model stays where it is.
+            If the device is not there or does not have the model's precision, or `fit` is running;
+            the model stays where it is.
 
         Examples
         --------
@@ -870,6 +895,7 @@ class Model(FastCall, Generic[Figure]):
         target = devices.get(device)
         if target is self._device:
             return self
+        target.check_precision("to", self._precision, self.dtype)
         self._check_idle("to")
         if self._engine_or_none is not None:
             old = self._engine_or_none
@@ -943,8 +969,9 @@ class Sequential(Model[float]):
         Where it computes.
     dtype : {"float32", "float64"}, default "float32"
         Of parameters and of all arithmetic.
-    precision : None
-        Full precision of `dtype`; others are for devices that have them.
+    precision : {None, "tf32", "bfloat16"}, default None
+        What matrix products round their operands to, on the tensor cores of device "cuda" and with
+        dtype float32. Sums, parameters, activations and updates stay float32. None: not at all.
     seed : int, optional
         Decides about initial values, the order of rows and dropout. Drawn at random if not given.
     name : str, optional
@@ -965,7 +992,7 @@ class Sequential(Model[float]):
     TypeError, ValueError
         If an argument is of the wrong kind or unknown.
     RuntimeError
-        If the device is not there.
+        If the device is not there, or does not have the precision.
 
     Examples
     --------
@@ -992,15 +1019,12 @@ class Sequential(Model[float]):
         seed: int | None = None,
         name: str | None = None,
     ) -> None:
-        if precision is not None:
-            devices.get(device)
-            raise ValueError(f"Sequential: device {device!r} has no precision {precision!r}")
         chosen = (
             int.from_bytes(os.urandom(4), "little")
             if seed is None
             else check_seed("Sequential: seed", seed)
         )
-        super().__init__(layers, chosen, device=device, dtype=dtype, name=name)
+        super().__init__(layers, chosen, device=device, dtype=dtype, precision=precision, name=name)
 
     @property
     def seed(self) -> int:

@@ -1,0 +1,252 @@
+"""Matrix products on tensor cores: what they round, where they lie, what stays in float32.
+
+They run on the emulator, which has PTX's layout of fragments and its rounding, and on a GPU where
+there is one: `device="cuda"` alone has them.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import assert_same_bits, gpu_stand_in, relative_distance
+
+import fastmlp as fm
+from fastmlp.device import Device, to_host
+
+PRECISIONS = ["tf32", "bfloat16"]
+BITS = {"tf32": 11, "bfloat16": 8}  # of a significand
+EPS = np.finfo(np.float32).eps
+
+Arrays = list[np.ndarray]
+
+
+@pytest.fixture(params=PRECISIONS)
+def precision(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def rounded(x: np.ndarray, precision: str) -> np.ndarray:
+    """Round to the nearest; of two equally near ones to the larger in size, or to the even one."""
+    unit = np.uint32(1 << (24 - BITS[precision]))
+    bits = x.view(np.uint32)
+    up = unit // 2 if precision == "tf32" else unit // 2 - 1 + (bits // unit & 1)
+    nearest = ((bits + up) & ~(unit - 1)).astype(np.uint32).view(np.float32)
+    return np.where(np.isnan(x), x, nearest)
+
+
+def dense(cuda: Device, precision: str | None, k: int, n: int) -> fm.Sequential:
+    model = fm.Sequential([fm.Input(k), fm.Dense(n)], seed=0, device=cuda, precision=precision)
+    model.layers[0].bias[...] = cuda.put(normal(n))
+    return model
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def assert_product(got: np.ndarray, a: np.ndarray, b: np.ndarray, precision: str, bias=0.0) -> None:
+    """The operands rounded, then at most a rounding of float32 for each eight of the sum."""
+    a, b = (rounded(x, precision).astype(np.float64) for x in (a, b))
+    size = np.abs(a) @ np.abs(b) + np.abs(bias)
+    error = np.abs(to_host(got) - (a @ b + bias))
+    assert (error <= (a.shape[1] / 8 + 4) * EPS * size).all()
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [(1, 1, 1), (7, 33, 1), (33, 7, 257), (257, 257, 33), (1, 257, 7), (64, 32, 64), (130, 40, 90)],
+)
+def test_the_three_products_of_a_layer(
+    m: int, k: int, n: int, precision: str, cuda: Device
+) -> None:
+    model, x, grad = dense(cuda, precision, k, n), normal(m, k), normal(m, n)
+    kernel, bias = model.get_weights()
+    assert_product(model.forward(x), x, kernel, precision, bias)
+    assert_product(model.backward(grad), grad, kernel.T, precision)
+    assert_product(model.layers[0].gradients["kernel"], x.T, grad, precision)
+    in_full = to_host(model.layers[0].gradients["bias"])
+    np.testing.assert_allclose(in_full, grad.sum(axis=0), 1e-5, 1e-5)
+
+
+def test_of_the_largest_tiles(precision: str, cuda: Device) -> None:
+    model, x = dense(cuda, precision, 40, 1100), normal(1500, 40)
+    kernel, bias = model.get_weights()
+    assert_product(model.predict(x), x, kernel, precision, bias)
+
+
+def test_how_numbers_are_rounded(precision: str, cuda: Device) -> None:
+    unit = 1 << (24 - BITS[precision])
+    bits = np.random.default_rng(0).integers(0, 1 << 32, 300, np.uint64).astype(np.uint32)
+    ties = bits // np.uint32(unit) * np.uint32(unit) + np.uint32(unit // 2)
+    x = np.concatenate([bits, ties, ties - 1, ties + 1]).view(np.float32)
+    exact = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.5], np.float32)
+    x = np.concatenate([x[np.abs(x) > 1e-37], exact])  # subnormal numbers may be 0
+    model = dense(cuda, precision, 1, 1)
+    model.set_weights([np.ones((1, 1)), np.zeros(1)])
+    np.testing.assert_array_equal(model.predict(x[:, None])[:, 0], rounded(x, precision))
+
+
+def small(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.integers(-1, 2, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_numbers_that_need_no_rounding_give_the_bits_of_float32(
+    activation: str | None, precision: str, cuda: Device
+) -> None:
+    def passed(device: str | Device, precision: str | None) -> Arrays:
+        rng = np.random.default_rng(0)
+        model = fm.Sequential(
+            [fm.Input(33), fm.Dense(70, activation), fm.Dense(9, activation), fm.Dense(7)],
+            device=device,
+            precision=precision,
+            seed=0,
+        )
+        model.set_weights([small(rng, *w.shape) for w in model.get_weights()])
+        model.set_weights([w * (rng.random(w.shape) < 0.2) for w in model.get_weights()])
+        y = model.forward(small(rng, 45, 33))
+        dx = model.backward(small(rng, 45, 7))
+        return [to_host(array) for array in (y, dx, *model.gradients())]
+
+    expected = passed("cpu", None)
+    assert max(float(np.abs(array).max()) for array in expected) > 3
+    for got, sound in zip(passed(cuda, precision), expected, strict=True):
+        np.testing.assert_array_equal(got, sound)
+
+
+def test_nan_and_infinity_come_through(precision: str, cuda: Device) -> None:
+    x = normal(40, 33)
+    x[3, 5], x[17, 32], x[39, 0] = np.nan, np.inf, -np.inf
+    y, full = (dense(cuda, p, 33, 20).predict(x) for p in (precision, None))
+    finite = np.isfinite(full)
+    np.testing.assert_array_equal(np.isfinite(y), finite)
+    np.testing.assert_array_equal(y[~finite], full[~finite])
+    assert np.isnan(y[3]).all()
+
+
+def network(device: str | Device, precision: str | None, seed: int = 0) -> fm.Sequential:
+    model = fm.Sequential(
+        [fm.Input(20), fm.Dense(40, "tanh"), fm.Dropout(0.2), fm.Dense(35, "gelu"), fm.Dense(3)],
+        device=device,
+        precision=precision,
+        seed=seed,
+    )
+    model.compile(fm.SGD(0.05, momentum=0.9), "cross_entropy")
+    return model
+
+
+def data(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    return normal(rows, 20), np.random.default_rng(0).integers(0, 3, rows)
+
+
+def learned(model: fm.Sequential, steps: int = 10) -> Arrays:
+    model.fit(*data(16 * steps - 5), batch_size=16, verbose=0)
+    return model.get_weights()
+
+
+def test_ten_steps_go_where_float32_goes(
+    precision: str, cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, sound = network("cpu", None).get_weights(), learned(network("cpu", None))
+    results = []
+    for way in ("launches", "kernel", "launches"):
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        results.append(learned(network(cuda, precision)))
+        for got, full, start in zip(results[-1], sound, before, strict=True):
+            # An update is off by some roundings of its factors.
+            assert relative_distance(got - start, full - start) <= 4 * 2.0 ** -BITS[precision]
+            assert not np.array_equal(got, full)
+    for other in results[1:]:  # the same bits again, and both ways
+        assert_same_bits(results[0], other)
+
+
+def test_steps_of_a_graph(precision: str, cuda: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for way in ("launches", "kernel"):
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        results.append(learned(network(cuda, precision), steps=70))
+    assert_same_bits(*results)
+
+
+@pytest.mark.usefixtures("by_name")
+def test_an_ensemble_has_the_bits_of_single_networks(precision: str, cuda: Device) -> None:
+    ensemble = fm.Ensemble(network(cuda, precision, seed=4), 3)
+    assert ensemble.precision == precision
+    ensemble.fit(*data(90), batch_size=16, verbose=0)
+    for i in range(3):
+        alone = network(cuda, precision, seed=4 + i)
+        alone.fit(*data(90), batch_size=16, verbose=0)
+        assert ensemble[i].precision == precision
+        assert_same_bits(ensemble[i].get_weights(), alone.get_weights())
+
+
+def test_evaluate_and_the_call_compute_in_it(precision: str, cuda: Device) -> None:
+    x, y = data(50)
+    model, full = network(cuda, precision), network(cuda, None)
+    assert_same_bits([model(x)], [model.predict(x)])
+    assert not np.array_equal(model(x), full(x))
+    one, other = (each.evaluate(x, y)["loss"] for each in (model, full))
+    assert one != other
+    assert one == pytest.approx(other, rel=0.01)
+
+
+def test_it_may_be_changed_at_any_time(precision: str, cuda: Device) -> None:
+    x, _ = data(50)
+    model, full = network(cuda, precision), network(cuda, None)
+    rounding, plain = model.predict(x), full.predict(x)
+    model.precision, full.precision = None, precision
+    assert_same_bits([model.predict(x), model(x), full.predict(x)], [plain, plain, rounding])
+
+
+@pytest.mark.usefixtures("by_name")
+def test_copies_and_files_keep_it(precision: str, cuda: Device, tmp_path: Path) -> None:
+    model, path = network(cuda, precision), tmp_path / "model.safetensors"
+    assert copy.deepcopy(model).precision == precision
+    model.save(path)
+    again = fm.load(path, device="cuda")
+    assert again.precision == precision
+    assert_same_bits([again.predict(data(9)[0])], [model.predict(data(9)[0])])
+    assert fm.load(path, device="cuda", precision=None).precision is None
+    ensemble = fm.Ensemble(model, 2)
+    ensemble.save(path)
+    assert fm.Ensemble.load(path, device="cuda").precision == precision
+
+
+# ---- where there are no tensor cores
+
+
+def test_the_cpu_says_what_to_do(precision: str, tmp_path: Path, emulated_cuda: Device) -> None:
+    says = (
+        f"precision '{precision}' needs the tensor cores of device 'cuda'; device 'cpu' comp.*=None"
+    )
+    with pytest.raises(RuntimeError, match=f"Sequential: {says}"):
+        fm.Sequential(precision=precision)
+    model, path = network(emulated_cuda, precision), tmp_path / "model.safetensors"
+    with pytest.raises(RuntimeError, match=f"to: {says}"):
+        model.to("cpu")
+    model.save(path)
+    with pytest.raises(RuntimeError, match=says):
+        fm.load(path)
+    plain = fm.load(path, precision=None)
+    assert plain.precision is None
+    with pytest.raises(RuntimeError, match=says):
+        plain.precision = precision
+    model.precision = None
+    assert_same_bits([model.to("cpu").predict(data(9)[0])], [plain.predict(data(9)[0])])
+
+
+def test_it_is_refused_where_it_makes_no_sense(emulated_cuda: Device) -> None:
+    with pytest.raises(ValueError, match="precision 'tf32' needs dtype 'float32', got 'float64'"):
+        fm.Sequential(device=emulated_cuda, dtype="float64", precision="tf32")
+    with pytest.raises(ValueError, match="precision must be None, 'tf32' or 'bfloat16', got 'fp4'"):
+        fm.Sequential(device=emulated_cuda, precision="fp4")
+
+
+def test_the_core_refuses_it_too() -> None:
+    stand_in = gpu_stand_in()
+    network = stand_in.network([], 3, "float32", 1)
+    with pytest.raises(ValueError, match="precision: needs one that the device has.*got tf32"):
+        network.plan("infer", 1, precision="tf32")
