@@ -16,6 +16,7 @@ import numpy as np
 import fastmlp as fm
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+folder.mkdir(parents=True, exist_ok=True)
 x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 gates = {"AND": [-1, -1, -1, 1], "OR": [-1, 1, 1, 1], "XOR": [-1, 1, 1, -1]}
 RHO = 0.25

@@ -13,6 +13,7 @@ import numpy as np
 import fastmlp as fm
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+folder.mkdir(parents=True, exist_ok=True)
 k = fm.kernels
 x = np.arange(-8, 8, 1 / 64)
 

@@ -13,6 +13,7 @@ import numpy as np
 import fastmlp as fm
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+folder.mkdir(parents=True, exist_ok=True)
 x, y = fm.datasets.load("iris")  # 150 flowers: length and width of sepals and petals, in cm
 
 

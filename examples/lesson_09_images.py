@@ -13,6 +13,7 @@ import numpy as np
 import fastmlp as fm
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+folder.mkdir(parents=True, exist_ok=True)
 name, x_train, y_train, x_test, y_test = _images.load("fashion_mnist")
 classes = list("0123456789")
 if name == "fashion_mnist":

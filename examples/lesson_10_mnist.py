@@ -8,6 +8,7 @@ import _images
 import fastmlp as fm
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+folder.mkdir(parents=True, exist_ok=True)
 name, x_train, y_train, x_test, y_test = _images.load("mnist")
 
 model = fm.Sequential(

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 import fastmlp as fm
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+folder.mkdir(parents=True, exist_ok=True)
 
 # A line y = 2 x + 1 with noise, and one target in ten far off.
 rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ LESSONS = [path.stem for path in PROGRAMS if path.stem.startswith("lesson_")]
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Run a program as a command would, in a folder of its own; return its names and its output."""
+    """Run a program as a command would, drawing into a new folder; return its names and output."""
 
     def run(name: str) -> tuple[dict, str]:
         pytest.importorskip("matplotlib")
@@ -23,7 +23,7 @@ def run(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(EXAMPLES)  # as for a program that is started from there
         monkeypatch.setenv("FASTMLP_OFFLINE", "1")
-        monkeypatch.setattr("sys.argv", [str(path), str(tmp_path)])
+        monkeypatch.setattr("sys.argv", [str(path), str(tmp_path / "pictures")])
         names = runpy.run_path(str(path), run_name="__main__")
         return names, capsys.readouterr().out
 
@@ -68,7 +68,7 @@ def test_lesson_02_perceptron(run, tmp_path):
     steps, wrong = names["results"]["XOR"]
     assert steps == 1000
     assert wrong > 0
-    assert pictures(tmp_path) == ["lesson_02_and", "lesson_02_or", "lesson_02_xor"]
+    assert pictures(tmp_path / "pictures") == ["lesson_02_and", "lesson_02_or", "lesson_02_xor"]
 
 
 def test_lesson_03_linear_layers(run):
@@ -86,7 +86,7 @@ def test_lesson_04_activations(run, tmp_path):
     for open_above in ("relu", "leaky_relu", "elu", "swish"):
         assert names["ends"][open_above][1] == pytest.approx(1, abs=1e-3)
     assert names["ends"]["leaky_relu"][0] == 0.25
-    assert pictures(tmp_path) == ["lesson_04_activations"]
+    assert pictures(tmp_path / "pictures") == ["lesson_04_activations"]
 
 
 def test_lesson_05_backpropagation(run):
@@ -106,7 +106,7 @@ def test_lesson_06_xor(run, tmp_path):
     assert len(losses) == 10_001
     assert losses[100] == pytest.approx(np.log(2), abs=0.01)  # the plateau
     assert losses[-1] < 1e-3
-    assert pictures(tmp_path) == ["lesson_06_boundary", "lesson_06_network"]
+    assert pictures(tmp_path / "pictures") == ["lesson_06_boundary", "lesson_06_network"]
 
 
 def test_lesson_07_iris(run, tmp_path):
@@ -116,7 +116,7 @@ def test_lesson_07_iris(run, tmp_path):
     assert np.mean(slow) == pytest.approx(0.80, abs=0.05)
     assert np.mean(fast) == pytest.approx(0.96, abs=0.05)
     assert np.ptp(slow) > 0.2  # a single figure says little
-    assert pictures(tmp_path) == ["lesson_07_fast", "lesson_07_slow"]
+    assert pictures(tmp_path / "pictures") == ["lesson_07_fast", "lesson_07_slow"]
 
 
 def test_lesson_08_sequential(run):
@@ -131,7 +131,7 @@ def test_lesson_09_images(run, tmp_path):
     # Where nothing was downloaded, digits take the place of clothes.
     least = {"fashion_mnist": 0.87, "mnist-10k": 0.93, "digits": 0.8}
     assert names["accuracy"] > least[names["name"]]
-    assert pictures(tmp_path) == ["lesson_09_confusion", "lesson_09_predictions"]
+    assert pictures(tmp_path / "pictures") == ["lesson_09_confusion", "lesson_09_predictions"]
 
 
 def test_lesson_09_without_any_download(run, monkeypatch, tmp_path):
@@ -151,7 +151,7 @@ def test_lesson_10_mnist(run, tmp_path):
     assert losses == sorted(losses, reverse=True)
     least = {"mnist": 0.975, "mnist-10k": 0.94, "digits": 0.8}
     assert names["curves"]["val_accuracy"][-1] > least[names["name"]]
-    assert pictures(tmp_path) == ["lesson_10_history"]
+    assert pictures(tmp_path / "pictures") == ["lesson_10_history"]
 
 
 def test_lesson_11_batches(run):
@@ -170,4 +170,4 @@ def test_lesson_12_losses(run, tmp_path):
     assert intercepts["mae"] == pytest.approx(1, abs=0.1)
     assert intercepts["huber"] == pytest.approx(1, abs=0.2)
     assert printed.count("\n") >= 6
-    assert pictures(tmp_path) == ["lesson_12_outliers"]
+    assert pictures(tmp_path / "pictures") == ["lesson_12_outliers"]
