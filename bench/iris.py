@@ -71,7 +71,7 @@ def pytorch(data: Sequence[Array], rate: float, seed: int) -> float:
             optimizer.zero_grad()
             nn.functional.cross_entropy(twin(x[rows]), y[rows]).backward()
             optimizer.step()
-    twin.eval()
+    twin.train(False)
     return float((twin(x_test).argmax(dim=1) == y_test).float().mean())
 
 

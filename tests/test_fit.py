@@ -687,3 +687,25 @@ def test_every_thread_sees_a_loss_that_is_not_finite(threads):
         model.set_weights(start)
         with pytest.raises(FloatingPointError):
             model.fit(x, x[:, 0], batch_size=128, epochs=9, verbose=0)
+
+
+def test_a_callback_may_go_through_the_network_between_steps(device):
+    class Looks(fm.callbacks.Callback):
+        def __init__(self, look):
+            self.look = look
+
+        def on_batch_end(self, batch, logs):
+            if self.look:  # with other rows, fewer and more than a batch has
+                for rows in (3, 40):
+                    self.model.forward(np.ones((rows, 4)))
+                    self.model.backward(np.ones((rows, 3)))
+                self.model.predict(np.ones((5, 4)))
+
+    x, y = np.random.RandomState(0).standard_normal((30, 4)), np.arange(30) % 3
+    weights = []
+    for look in (False, True):
+        model = fm.Sequential([fm.Dense(8, "tanh"), fm.Dense(3)], seed=0, device=device)
+        model.compile("adam", "cross_entropy")
+        model.fit(x, y, batch_size=8, epochs=2, callbacks=[Looks(look)], verbose=0)
+        weights.append(model.get_weights())
+    assert_same_bits(*weights)

@@ -82,6 +82,9 @@ class Engine:
         self._workspace = device.xp.empty(0, self.dtype)
         self._kept: tuple[int, bool] | None = None  # rows and mode of the last forward
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        # What `training_plan` was last asked for, while it still lies in the arguments, which keep
+        # its arrays alive: short epochs would feel it at each call.
+        self._lent: tuple[tuple[Any, ...], Plan] | None = None
         self._inferences: dict[tuple[int, ...], Inference] = {}
         self._arguments = self._new_arguments()
         self._arguments["step_state"] = self.state
@@ -165,7 +168,7 @@ class Engine:
         self, section: str, rows: int, rule: dict[str, Any] | None = None, **options: Any
     ) -> Plan:
         options["precision"] = self.precision
-        key = (section, rows, tuple(sorted((rule or {}).items())), tuple(sorted(options.items())))
+        key = (section, rows, *(rule or {}).items(), *options.items())
         plan = self._plans.pop(key, None)
         if plan is None:
             update = None if rule is None else Update(**rule)
@@ -181,6 +184,7 @@ class Engine:
 
     def _own_workspace(self, plan: Plan) -> None:
         """Have at least the workspace that a plan of the training arguments needs."""
+        self._lent = None
         size = plan.workspace * self.replicas
         if self._workspace.size < size:
             self._kept = None
@@ -321,11 +325,13 @@ class Engine:
         self.has_gradients = True
         return dx
 
-    def _use_optimizer(self, arguments: Arguments, optimizer: Optimizer, steps: int) -> None:
-        """Lend an optimizer's moments and its next learning rates to a call."""
+    def _lend_moments(self, arguments: Arguments, optimizer: Optimizer) -> None:
         self.claim_moments(optimizer)
         for i, moment in enumerate(optimizer.moments):
             arguments[f"moment{i}"] = moment
+
+    def _lend_rates(self, arguments: Arguments, optimizer: Optimizer, steps: int) -> None:
+        """Lend the learning rates of the next steps to a call."""
         first = int(self.state["step"][0])
         start: Any = 0
         if self.learning_rates is None:
@@ -343,7 +349,8 @@ class Engine:
         plan = self._plan("update", 1, rule=optimizer.rule())
         arguments = self._private_arguments(plan)
         arguments["gradients"], arguments["step_state"] = self.gradients, self.state
-        self._use_optimizer(arguments, optimizer, 1)
+        self._lend_moments(arguments, optimizer)
+        self._lend_rates(arguments, optimizer, 1)
         plan.run(arguments, 0)
 
     # ---- layers in Python
@@ -409,26 +416,31 @@ class Engine:
 
         That is `train` or `profile`, of at most so many steps.
         """
-        self.check_batch(min(batch_size, len(x)))
-        plan = self._plan(
-            "train",
-            min(batch_size, len(x)),
-            rule=optimizer.rule(),
-            training=True,
-            metrics=tuple(metrics),
-            shuffle=shuffle,
-            labels=target.dtype == np.int32,
-            weighted=weight is not None,
-            **_formula(loss),
-        )
+        arguments, rule, batch = self._arguments, optimizer.rule(), min(batch_size, len(x))
+        settings = (batch, shuffle, loss, *metrics, *rule.items(), self.precision)
+        wanted = (id(x), id(target), id(weight), id(optimizer), *settings)
+        if self._lent is None or self._lent[0] != wanted:
+            self.check_batch(batch)
+            plan = self._plan(
+                "train",
+                batch,
+                rule=rule,
+                training=True,
+                metrics=tuple(metrics),
+                shuffle=shuffle,
+                labels=target.dtype == np.int32,
+                weighted=weight is not None,
+                **_formula(loss),
+            )
+            self._own_workspace(plan)
+            _ = self.gradients
+            arguments["input"], arguments["target"], arguments["weight"] = x, target, weight
+            self._lend_moments(arguments, optimizer)
+            self._lent = wanted, plan
         self._kept = None
         self.has_gradients = False
-        self._own_workspace(plan)
-        _ = self.gradients
-        arguments = self._arguments
-        arguments["input"], arguments["target"], arguments["weight"] = x, target, weight
-        self._use_optimizer(arguments, optimizer, steps)
-        return plan
+        self._lend_rates(arguments, optimizer, steps)
+        return self._lent[1]
 
     def train(self, plan: Plan, rows: int, steps: int, seconds: float) -> int:
         """Run whole steps from ``state["row"]`` on; return how many were completed.
