@@ -84,6 +84,14 @@ def test_layer_norm_agrees_with_the_reference(shape, dtype, device):
     assert_same_bits([model.predict(x)], [y])
 
 
+def test_of_no_rows_the_gradients_are_zero(device):
+    model = fm.Sequential([fm.Input(3), fm.LayerNorm(), fm.BatchNorm()], device=device)
+    for rows in (4, 0):  # the second time nothing is left of the first
+        model.forward(np.ones((rows, 3)))
+        model.backward(np.ones((rows, 3)))
+    assert all((to_host(g) == 0).all() for g in model.gradients())
+
+
 def test_normalisation_without_gamma_and_beta(dtype, device):
     x = rows((9, 5), dtype)
     for layer, axis in ((fm.BatchNorm(affine=False), 0), (fm.LayerNorm(affine=False), 1)):

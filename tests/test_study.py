@@ -303,6 +303,16 @@ def test_settings_of_losses(loss):
     assert max(fm.check_gradients(model, X, y).values()) < 1e-7
 
 
+def test_a_loss_of_one_s_own_has_no_ending_inside_whatever_its_name():
+    def cross_entropy(prediction, target):
+        return fm.losses.mse(prediction, target)
+
+    model = build(fm.Dense(3, "softmax"), loss=cross_entropy)
+    y = RNG.standard_normal((9, 3))
+    assert max(fm.check_gradients(model, X, y).values()) < 1e-7
+    assert model.trace(X, y).loss == pytest.approx(model.evaluate(X, y)["loss"])
+
+
 def wrong_by_a_half(prediction, target):
     """The mean of squares, with the derivative of half of it."""
     loss, gradient = fm.losses.mse(prediction, target)

@@ -435,6 +435,10 @@ void add_network(py::module_& module) {
       .def_property_readonly("state", &nn::Network::state)
       .def_property_readonly("outputs", &nn::Network::outputs)
       .def_property_readonly("tensors", &tensors)
+      .def("loss_includes_ending",
+           [](const nn::Network& network, const std::string& loss) {
+             return nn::loss_includes_ending(network, formula_named<Losses>("loss", loss));
+           })
       .def("plan", &make_plan, "section"_a, "rows"_a, py::kw_only(), "precision"_a = py::none(),
            "training"_a = false, "loss"_a = py::none(), "metrics"_a = std::vector<std::string>{},
            "update"_a = py::none(), "shuffle"_a = false, "labels"_a = false, "weighted"_a = false,

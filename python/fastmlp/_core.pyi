@@ -167,6 +167,7 @@ class Network:
     def outputs(self) -> int: ...
     @property
     def tensors(self) -> list[Tensor]: ...
+    def loss_includes_ending(self, loss: str) -> bool: ...  # a final softmax or sigmoid
     def plan(
         self,
         section: str,

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerTrace", "Trace", "check_gradients", "trace"]
 
-# Losses that have this ending of a network inside them: they are computed from what goes into it,
-# where the derivative of both together is exact while that of the ending alone may vanish.
-_ENDING_IN_LOSS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
-
 # Stages that are an activation: what goes into them is what one wants to see, too.
 _ACTIVATIONS = ("activation", "softmax", "prelu", "maxout")
 
@@ -107,13 +103,14 @@ def _values(array: np.ndarray[Any, Any]) -> str:
 
 
 def _layer_in_loss(model: Sequential, loss: Loss) -> Layer | None:
-    """Return the layer whose activation the loss has inside it, if there is one."""
-    last = next((layer for layer in reversed(model.layers) if layer._stages()), None)
-    if last is None:
+    """Return the layer whose activation the loss has inside it, if there is one.
+
+    The loss is computed from what goes into that: the derivative of both together is exact, while
+    that of the ending alone may vanish.
+    """
+    if not loss.native or not model._engine.network.loss_includes_ending(loss.name):
         return None
-    ending = last._stages()[-1]
-    name = ending.get("name", ending["kind"])
-    return last if name == _ENDING_IN_LOSS.get(loss.name) else None
+    return next(layer for layer in reversed(model.layers) if layer._stages())
 
 
 @dataclass(eq=False)

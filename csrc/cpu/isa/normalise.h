@@ -142,6 +142,10 @@ void normalise_sums(T* gamma_sum, T* beta_sum, Rows<const T> dy, Rows<const T> x
                     const T* variance, double epsilon, std::int64_t rows, std::int64_t cols,
                     bool by_row) {
   using V = Vec<T>;
+  for_columns<T>(cols, [&](std::int64_t j, auto n) {
+    V(0).store(gamma_sum + j, n);
+    V(0).store(beta_sum + j, n);
+  });
   for_blocks(rows, row_block, [&](std::int64_t first, std::int64_t count) {
     T inverse[row_block + V::lanes];  // of the rows
     if (by_row)
@@ -160,12 +164,8 @@ void normalise_sums(T* gamma_sum, T* beta_sum, Rows<const T> dy, Rows<const T> x
         sum = sum + g;
       }
       if (!by_row) products = products * inverse_deviation(V::load(variance + j, n), epsilon);
-      if (first > 0) {
-        products = products + V::load(gamma_sum + j, n);
-        sum = sum + V::load(beta_sum + j, n);
-      }
-      products.store(gamma_sum + j, n);
-      sum.store(beta_sum + j, n);
+      (V::load(gamma_sum + j, n) + products).store(gamma_sum + j, n);
+      (V::load(beta_sum + j, n) + sum).store(beta_sum + j, n);
     });
   });
 }
