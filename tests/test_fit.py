@@ -709,3 +709,33 @@ def test_a_callback_may_go_through_the_network_between_steps(device):
         model.fit(x, y, batch_size=8, epochs=2, callbacks=[Looks(look)], verbose=0)
         weights.append(model.get_weights())
     assert_same_bits(*weights)
+
+
+def test_an_optimizer_compiled_anew_starts_from_nothing():
+    x, y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+    model, fresh = (fm.Sequential([fm.Input(2), fm.Dense(1)], seed=0) for _ in range(2))
+    model.compile("adam", "mse")
+    model.train_on_batch(x, y)
+    model.compile("adam", "mse")
+    model.compile("adam", "mse")  # may lie in memory where the first one lay
+    model.set_weights(fresh.get_weights())
+    fresh.compile("adam", "mse")
+    for _ in range(2):
+        for each in (model, fresh):
+            each.train_on_batch(x, y)
+    assert_same_bits(model.get_weights(), fresh.get_weights())
+
+
+def test_the_learning_rate_may_change_between_steps():
+    x, y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+    model = fm.Sequential([fm.Input(2), fm.Dense(1, kernel_initializer="zeros")])
+    model.compile(fm.SGD(0.1), "mse")
+    used = []
+    for rate in (0.1, 0.0, fm.schedules.StepDecay(0.3, every=1, factor=0.5)):
+        model.optimizer.learning_rate = rate
+        for _ in range(2):
+            before = model.get_weights()[1]
+            gradient = 2 * (model(x)[0] - y[0])
+            model.train_on_batch(x, y)
+            used.append(float(((before - model.get_weights()[1]) / gradient)[0]))
+    assert used == pytest.approx([0.1, 0.1, 0, 0, 0.3 / 16, 0.3 / 32], rel=1e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any
 
@@ -82,9 +82,10 @@ class Engine:
         self._workspace = device.xp.empty(0, self.dtype)
         self._kept: tuple[int, bool] | None = None  # rows and mode of the last forward
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
-        # What `training_plan` was last asked for, while it still lies in the arguments, which keep
-        # its arrays alive: short epochs would feel it at each call.
+        # What `training_plan` was last asked for, while it still lies in the arguments: each short
+        # epoch or single step would feel it.
         self._lent: tuple[tuple[Any, ...], Plan] | None = None
+        self._checked: tuple[Any, ...] = ()  # what `check` last found good
         self._inferences: dict[tuple[int, ...], Inference] = {}
         self._arguments = self._new_arguments()
         self._arguments["step_state"] = self.state
@@ -248,8 +249,10 @@ class Engine:
 
     def check(self, target: Array, loss: Loss, metrics: Sequence[str]) -> None:
         """Refuse, before anything changes, what the core cannot lower: raises ValueError."""
-        labels = target.dtype == np.int32
-        self._plan("evaluate", 1, metrics=tuple(metrics), labels=labels, **_formula(loss))
+        asked = (target.dtype == np.int32, self.precision, loss, *metrics)
+        if asked != self._checked:
+            self._plan("evaluate", 1, metrics=tuple(metrics), labels=asked[0], **_formula(loss))
+            self._checked = asked
 
     def evaluate(
         self,
@@ -377,12 +380,12 @@ class Engine:
             own = {name: view for (at, name), view in views.items() if at == layer}
             host._backward(out, x, dy, y, own)
 
-    @contextmanager
-    def _counted_passes(self) -> Iterator[None]:
+    def _counted_passes(self) -> AbstractContextManager[None]:
         """Count only the passes that were completed, where a layer in Python breaks one off."""
-        if not self._hosts:
-            yield
-            return
+        return self._pass_count_kept() if self._hosts else nullcontext()
+
+    @contextmanager
+    def _pass_count_kept(self) -> Iterator[None]:
         passes, steps = self.state["forward"].copy(), self.state["step"].copy()
         try:
             yield
@@ -417,8 +420,12 @@ class Engine:
         That is `train` or `profile`, of at most so many steps.
         """
         arguments, rule, batch = self._arguments, optimizer.rule(), min(batch_size, len(x))
-        settings = (batch, shuffle, loss, *metrics, *rule.items(), self.precision)
-        wanted = (id(x), id(target), id(weight), id(optimizer), *settings)
+        labels, weighted = target.dtype == np.int32, weight is not None
+        settings = (batch, shuffle, labels, weighted, self.precision, loss, *metrics)
+        wanted = (*settings, optimizer, *rule.values())
+        rates: Any = self.learning_rates or optimizer.learning_rate
+        if isinstance(rates, (int, float)):
+            wanted += (rates,)
         if self._lent is None or self._lent[0] != wanted:
             self.check_batch(batch)
             plan = self._plan(
@@ -428,18 +435,20 @@ class Engine:
                 training=True,
                 metrics=tuple(metrics),
                 shuffle=shuffle,
-                labels=target.dtype == np.int32,
-                weighted=weight is not None,
+                labels=labels,
+                weighted=weighted,
                 **_formula(loss),
             )
             self._own_workspace(plan)
             _ = self.gradients
-            arguments["input"], arguments["target"], arguments["weight"] = x, target, weight
             self._lend_moments(arguments, optimizer)
+            self._lend_rates(arguments, optimizer, steps)
             self._lent = wanted, plan
+        elif not isinstance(rates, (int, float)):  # they may differ from step to step
+            self._lend_rates(arguments, optimizer, steps)
+        arguments["input"], arguments["target"], arguments["weight"] = x, target, weight
         self._kept = None
         self.has_gradients = False
-        self._lend_rates(arguments, optimizer, steps)
         return self._lent[1]
 
     def train(self, plan: Plan, rows: int, steps: int, seconds: float) -> int:
@@ -450,7 +459,7 @@ class Engine:
         """
         with self._counted_passes():
             done = plan.train(self._arguments, rows, steps, seconds, self._host)
-        if self.stopped:
+        if done < steps and self.stopped:
             self.state["forward"] -= 1  # the step that was given up
         return done
 

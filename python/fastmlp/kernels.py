@@ -666,9 +666,11 @@ def class_labels(operation: str, labels: Array, rows: int, classes: int) -> Arra
         )
     labels = labels.reshape(rows)
     xp = of(labels).xp
-    whole = labels if labels.dtype.kind in "biu" else xp.floor(labels)
+    integers = labels.dtype.kind in "biu"
+    if integers and rows and labels.min() >= 0 and labels.max() < classes:  # the usual case
+        return labels.astype(np.int32)
     for bad, what in (
-        (~(whole == labels), "is not a whole number"),
+        (~(xp.floor(labels) == labels), "is not a whole number"),
         (~((labels >= 0) & (labels < classes)), f"is outside 0..{classes - 1}"),
     ):
         if bad.any():

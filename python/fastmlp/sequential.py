@@ -277,8 +277,11 @@ class Model(FastCall, Generic[Figure]):
                 f"(rows, {', '.join(map(str, self._input_shape))})"
             )
         flat = array.reshape(len(array), prod(self._input_shape))
-        with np.errstate(over="ignore" if finite else "warn"):  # infinite then, and refused
-            result = self._device.xp.ascontiguousarray(flat, self._dtype)
+        if flat.dtype == self._dtype:
+            result = self._device.xp.ascontiguousarray(flat)
+        else:
+            with np.errstate(over="ignore" if finite else "warn"):  # infinite then, and refused
+                result = self._device.xp.ascontiguousarray(flat, self._dtype)
         if finite:
             self._check_finite(operation, "x", result)
         return result

@@ -94,7 +94,7 @@ def _prepare(
 
 def _check_ending(model: Model[Any], loss: Loss, target: Array) -> None:
     """Have the core refuse a loss or a metric that does not go with the network's ending."""
-    model._engine.check(target, loss, _Sums(model.metrics).native_names)
+    model._engine.check(target, loss, _native_names(model.metrics))
 
 
 def _class_weights(
@@ -128,6 +128,11 @@ def _class_weights(
     return weight
 
 
+def _native_names(metrics: Iterable[Metric]) -> list[str]:
+    """Return what the core is asked to sum, after the loss."""
+    return [name for metric in metrics if (name := metric.native)]
+
+
 class _Sums:
     """Sums over rows of the loss and of each metric, and the logs made of them."""
 
@@ -140,11 +145,6 @@ class _Sums:
         self.loss: Any = 0.0  # as the totals: of an ensemble, an array of a number each
         self.penalty: Any = 0.0  # of the weights; always averaged over rows
         self.totals: list[Any] = [0.0] * len(metrics)
-
-    @property
-    def native_names(self) -> list[str]:
-        """What the core is asked to sum, after the loss."""
-        return [name for metric in self.metrics if (name := metric.native)]
 
     def take(self, rows: int, sums: Any, penalty: Any) -> None:
         """Replace the native sums by those over the rows so far: (sums,) or (networks, sums)."""
@@ -222,6 +222,10 @@ class _Steps:
         if self.needs_batches and self.shuffle:
             epoch = int(self.engine.state["epoch"][0])
             self._order = kernels.permutation(len(self.data), self.engine.seeds[0], epoch)
+        return self.sums()
+
+    def sums(self) -> _Sums:
+        """Return sums over no rows yet."""
         return _Sums(self.model.metrics, self.loss.reduction)
 
     def advance(self, done: int, sums: _Sums, seconds: float) -> int:
@@ -239,14 +243,14 @@ class _Steps:
             self.data.target,
             self.data.weight,
             self.loss,
-            sums.native_names,
+            _native_names(sums.metrics),
             self.optimizer,
             batch_size=self.batch_size,
             shuffle=self.shuffle,
             steps=steps,
         )
         made = self.engine.train(plan, len(self.data), steps, seconds)
-        if self.engine.stopped:
+        if made < steps and self.engine.stopped:
             raise _NotFinite(made)
         sums.take(int(self.engine.state["row"][0]), self.engine.sums, self.engine.penalties)
         return made
@@ -386,9 +390,10 @@ def _warn_of_large_inputs(model: Model[Any], x: Array) -> None:
         return  # it may normalise
     some = to_host(x[:: max(len(x) // 256, 1)])  # all rows would take as long as some steps
     with np.errstate(invalid="ignore"):  # infinite values, where nobody checks for them
-        largest, deviation = float(np.abs(some).max()), float(some.std(dtype=np.float64))
-    # A single outlier among scaled numbers is no reason, nor is a large constant.
-    if largest > 100 and deviation > 30:
+        largest = float(np.abs(some).max())
+        # A single outlier among scaled numbers is no reason, nor is a large constant.
+        large = largest > 100 and float(some.std(dtype=np.float64)) > 30
+    if large:
         warnings.warn(
             f"fit: x has values as large as {largest:.4g}, but networks learn well from numbers "
             "near 1: divide pixels by 255, or scale each column to mean 0 and deviation 1",
@@ -444,7 +449,7 @@ def train_on_batch(model: Model[Any], x: Any, y: Any, sample_weight: Any) -> Any
     _compiled(model, "train_on_batch")
     data = _prepare(model, "train_on_batch", x, y, sample_weight)
     steps = _Steps(model, data, len(data), False, True)
-    sums = steps.begin_epoch()
+    sums = steps.sums()
     try:
         steps.advance(0, sums, 0.0)
     except _NotFinite:
@@ -466,7 +471,7 @@ def profile(
         data.target,
         data.weight,
         loss,
-        _Sums(model.metrics).native_names,
+        _native_names(model.metrics),
         optimizer,
         batch_size=batch_size,
         shuffle=True,
@@ -487,7 +492,9 @@ def _figures(model: Model[Any], data: _Data, chunk: int | None) -> dict[str, Any
     engine = model._engine
     sums = _Sums(model.metrics, loss.reduction)
     if loss.native:
-        totals = engine.evaluate(data.x, data.target, data.weight, loss, sums.native_names, chunk)
+        totals = engine.evaluate(
+            data.x, data.target, data.weight, loss, _native_names(model.metrics), chunk
+        )
         sums.take(len(data), totals, 0.0)
         logs = sums.logs()
     else:
