@@ -5,6 +5,7 @@ Where there is AVX-512, the ordinary tests run on it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -12,9 +13,12 @@ import sys
 from pathlib import Path
 
 import emulated
+import numpy as np
 import pytest
+from support import assert_same_bits
 
 import fastmlp as fm
+from fastmlp import _core
 
 TESTS = Path(__file__).resolve().parent
 
@@ -54,6 +58,22 @@ def test_what_other_sets_have_to_pass(library: Path) -> None:
     ]
     printed = [run.communicate()[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], "".join(text[-5000:] for text in printed)
+
+
+# Through blocks of depth and of rows, packed operands, last panels that are narrower, few rows.
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [(1, 700, 33), (3, 1030, 300), (17, 1025, 129), (64, 1024, 513), (250, 530, 2100)],
+)
+def test_products_have_the_bits_of_avx2(m: int, k: int, n: int, dtype: str, library: Path) -> None:
+    rng, backends = np.random.default_rng(0), (emulated.load(library).backend, _core.cpu())
+    for transpose_a, transpose_b in itertools.product((False, True), repeat=2):
+        a = rng.standard_normal((k, m) if transpose_a else (m, k)).astype(dtype)
+        b = rng.standard_normal((n, k) if transpose_b else (k, n)).astype(dtype)
+        got, expected = (np.empty((m, n), dtype) for _ in backends)
+        for out, backend in zip((got, expected), backends, strict=True):
+            _core.matmul(backend, out, a, b, transpose_a, transpose_b)
+        assert_same_bits([got], [expected])
 
 
 KERNEL = """
