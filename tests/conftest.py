@@ -21,8 +21,9 @@ collect_ignore = ["golden/make_golden.py", "golden/make_layers.py"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-if os.environ.get("FASTMLP_EMULATE_CUDA") == "1":
-    emulated.take_over()
+for variable, build in emulated.BACKENDS.items():
+    if os.environ.get(variable):
+        emulated.take_over(build, os.environ[variable])
 
 REQUIRE_CUDA = os.environ.get("FASTMLP_REQUIRE_CUDA") == "1"
 # "cuda" where there is a GPU, or must be one; `pytest -m cuda` runs what runs on it.
@@ -59,7 +60,7 @@ def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> devices.Device:
     if not shutil.which(emulated.COMPILER):
         pytest.skip("needs a C++ compiler")
     library = tmp_path_factory.mktemp("cuda") / "cuda.so"
-    emulated.build(library)
+    emulated.build_cuda(library)
     return emulated.load(library)
 
 

@@ -1,9 +1,11 @@
-"""The CUDA backend on an emulator of CUDA's threads, in the place of the CPU's.
+"""The CUDA backend on an emulator of CUDA's threads, or AVX-512 on AVX2, in the place of the CPU's.
 
-With FASTMLP_EMULATE_CUDA=1 in the environment, conftest.py calls `take_over`, and any test file
-runs on the CUDA backend's own sources, on NumPy arrays:
-``FASTMLP_EMULATE_CUDA=1 pytest tests/test_kernels.py``. That proves the kernels' logic, and neither
-their speed nor what only a GPU has: see csrc/cuda/emulator.h.
+With FASTMLP_EMULATE_CUDA=1 or FASTMLP_EMULATE_AVX512=1 in the environment, conftest.py calls
+`take_over`, and any test file runs on the sources of the CUDA backend, or on those that are
+compiled for AVX-512, with NumPy arrays: ``FASTMLP_EMULATE_CUDA=1 pytest tests/test_kernels.py``.
+That proves the kernels' logic, and neither their speed nor what only the hardware has: see
+csrc/cuda/emulator.h and emulated_avx512.h. The path of a library that `build_cuda` or
+`build_avx512` made saves compiling it again: ``FASTMLP_EMULATE_AVX512=/tmp/avx512.so``.
 """
 
 from __future__ import annotations
@@ -13,19 +15,21 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastmlp import device
+from fastmlp import _core, device
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILER = os.environ.get("CXX", "c++")
 
 
-def build(library: Path, root: Path = ROOT) -> None:
-    """Compile the backend of a tree of sources as plain C++."""
+def build_cuda(library: Path, root: Path = ROOT) -> None:
+    """Compile the CUDA backend of a tree of sources as plain C++."""
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wno-unknown-pragmas"]
     sources = ["-x", "c++", root / "csrc/cuda/backend.cu", "-x", "none"]
     flags += ["-DFASTMLP_EMULATE_CUDA", f"-I{root / 'csrc'}", "-o", str(library)]
@@ -33,6 +37,42 @@ def build(library: Path, root: Path = ROOT) -> None:
         [COMPILER, *flags, *sources, root / "tests/emulated_cuda.cpp"],
         check=True,
     )
+
+
+def avx512_flags(root: Path = ROOT) -> list[str]:
+    """Return how to compile what lies in csrc/cpu/isa of a tree for AVX-512, as code for AVX2.
+
+    It is the only instruction set there, so it takes the name and the place of `baseline`.
+    """
+    return [
+        *_cpu_flags(root),
+        *["-mavx2", "-mfma", "-Wno-psabi", "-DFASTMLP_ISA=baseline"],
+        *["-include", os.fspath(ROOT / "tests/emulated_avx512.h")],
+    ]
+
+
+def _cpu_flags(root: Path) -> list[str]:
+    flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-fno-math-errno"]
+    return [*flags, "-fvisibility=hidden", "-fvisibility-inlines-hidden", f"-I{root / 'csrc'}"]
+
+
+def build_avx512(library: Path) -> None:
+    """Compile the CPU backend with that instruction set alone, and without a BLAS."""
+    table, cpu = avx512_flags(), [*_cpu_flags(ROOT), '-DFASTMLP_VENDORED_BLAS="none"']
+    folder = library.with_suffix("")
+    folder.mkdir()
+
+    def compile_one(source: Path) -> Path:
+        target = folder / f"{source.stem}.o"
+        flags = table if source.parent.name == "isa" else cpu
+        subprocess.run([COMPILER, *flags, "-c", source, "-o", target], check=True)
+        return target
+
+    # The table first: it takes longer than all others together.
+    sources = [*(ROOT / "csrc/cpu/isa").glob("*.cpp"), *(ROOT / "csrc/cpu").glob("*.cpp")]
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, [*sources, ROOT / "tests/emulated_cpu.cpp"]))
+    subprocess.run([COMPILER, "-shared", *objects, "-o", library, "-pthread", "-ldl"], check=True)
 
 
 def load(library: Path) -> device.Device:
@@ -53,10 +93,26 @@ def load(library: Path) -> device.Device:
 
 
 _kept: list[Any] = []
+BACKENDS = {"FASTMLP_EMULATE_CUDA": build_cuda, "FASTMLP_EMULATE_AVX512": build_avx512}
 
 
-def take_over() -> None:
-    """Build the emulated backend and have it compute what the CPU's would."""
-    folder = Path(tempfile.mkdtemp())
-    build(folder / "cuda.so")
-    device._CPU = load(folder / "cuda.so")
+def take_over(build: Callable[[Path], None], given: str) -> None:
+    """Have that backend compute what the CPU's would: build it, unless its path is given."""
+    library = Path(given)
+    if given == "1":
+        library = Path(tempfile.mkdtemp()) / "backend.so"
+        build(library)
+    device._CPU = load(library)
+    _share_threads(ctypes.CDLL(os.fspath(library)))
+
+
+def _share_threads(library: ctypes.CDLL) -> None:
+    """A second CPU backend has a number of threads of its own: set it with the core's."""
+    of_core = _core.set_num_threads
+
+    def set_both(n: int) -> None:
+        of_core(n)
+        library.fastmlp_set_num_threads(n)
+
+    if hasattr(library, "fastmlp_set_num_threads"):
+        _core.set_num_threads = set_both

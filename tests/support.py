@@ -1,7 +1,9 @@
-"""What tests share: accuracy in units of NumPy's own error, equality of bits, programs."""
+"""What tests share: accuracy in units of NumPy's own error, bits, guarded memory, programs."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -73,6 +75,18 @@ def assert_same_bits(got: Iterable[np.ndarray], expected: Iterable[np.ndarray]) 
     assert len(got) == len(expected)
     for i, (a, b) in enumerate(zip(got, expected)):
         assert same_bits(a, b), f"array {i}: largest difference {np.abs(a - b).max()}"
+
+
+def guarded(array: np.ndarray) -> np.ndarray:
+    """Copy the array to the end of a page that nothing accessible follows."""
+    length = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = np.frombuffer(mmap.mmap(-1, length + mmap.PAGESIZE), np.uint8)
+    behind = ctypes.c_void_p(memory.ctypes.data + length)
+    prot_none = 0
+    assert ctypes.CDLL(None).mprotect(behind, ctypes.c_size_t(mmap.PAGESIZE), prot_none) == 0
+    copy = memory[length - array.nbytes : length].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def gpu_stand_in(current_stream: Callable[[], int] = lambda: 0) -> Device:

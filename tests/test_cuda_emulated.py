@@ -251,7 +251,7 @@ def test_the_emulator_finds_what_is_wrong(
     text = source.read_text()
     assert right in text
     source.write_text(text.replace(right, wrong))
-    emulated.build(tmp_path / "broken.so", tree)
+    emulated.build_cuda(tmp_path / "broken.so", tree)
     broken, sound = (
         fm.Sequential([fm.Input(40), fm.Dense(30)], seed=0, device=device, precision=precision)
         for device in (emulated.load(tmp_path / "broken.so"), emulated_cuda)

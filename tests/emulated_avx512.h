@@ -1,0 +1,94 @@
+// AVX-512 on a machine that has AVX2: the intrinsics of csrc/cpu/isa as plain code, put in front of
+// its sources by tests/emulated.py (-include). The compiler lowers the vectors themselves.
+//
+// An intrinsic that is missing here does not compile. Masked loads and stores touch the lanes of
+// their mask and nothing else, so that test_bounds.py finds a wrong mask; an estimate is as wrong
+// as the instruction's may be.
+#pragma once
+
+#include <immintrin.h>  // before the macros: its own functions are for sets that the compiler knows
+
+#define __AVX512F__ 1
+#define __AVX512VL__ 1
+#define __AVX512DQ__ 1
+#define __AVX512BW__ 1
+
+namespace emulated {
+
+#define EMULATED static inline __attribute__((always_inline))
+// For what would take the compiler long wherever it is inlined.
+#define EMULATED_CALL static __attribute__((noinline))
+
+template <class Whole, class Half>
+union Halves {
+  Whole whole;
+  Half half[2];
+};
+
+template <class Half, class Whole, class F, class... More>
+EMULATED Whole by_halves(F f, Whole a, More... more) {
+  using Two = Halves<Whole, Half>;
+  Two result;
+  for (int i = 0; i < 2; ++i) result.half[i] = f(Two{a}.half[i], Two{more}.half[i]...);
+  return result.whole;
+}
+
+// Zero in the lanes outside the mask.
+template <class Whole, class Mask>
+EMULATED Whole kept(Mask mask, Whole x) {
+  if (mask == Mask(-1)) return x;
+  for (unsigned i = 0; i < sizeof(x) / sizeof(x[0]); ++i)
+    if (!(mask >> i & 1)) x[i] = 0;
+  return x;
+}
+
+template <class Whole, class Mask, class S>
+EMULATED_CALL Whole load(Mask mask, const S* p) {
+  Whole x{};
+  for (unsigned i = 0; i < sizeof(x) / sizeof(S); ++i)
+    if (mask >> i & 1) x[i] = p[i];
+  return x;
+}
+
+template <class Whole, class Mask, class S>
+EMULATED_CALL void store(S* p, Mask mask, Whole x) {
+  for (unsigned i = 0; i < sizeof(x) / sizeof(S); ++i)
+    if (mask >> i & 1) p[i] = x[i];
+}
+
+// The relative error is nearly 2^-14, the most that is allowed, upwards or downwards.
+EMULATED_CALL __m512 rcp14(__m512 x) {
+  constexpr float error = 0x1.fp-15f;
+  for (int i = 0; i < 16; ++i) {
+    const float exact = 1 / x[i];
+    unsigned bits;
+    __builtin_memcpy(&bits, &exact, sizeof bits);
+    x[i] = exact * (bits & 1 ? 1 + error : 1 - error);
+  }
+  return x;
+}
+
+}  // namespace emulated
+
+#define EMULATED_BY_HALVES(half, f, ...) \
+  emulated::by_halves<half>([](auto... x) { return f(x...); }, __VA_ARGS__)
+
+#define _mm512_fmadd_ps(a, b, c) EMULATED_BY_HALVES(__m256, _mm256_fmadd_ps, a, b, c)
+#define _mm512_fmadd_pd(a, b, c) EMULATED_BY_HALVES(__m256d, _mm256_fmadd_pd, a, b, c)
+#define _mm512_maskz_max_ps(k, a, b) \
+  emulated::kept(k, EMULATED_BY_HALVES(__m256, _mm256_max_ps, a, b))
+#define _mm512_maskz_max_pd(k, a, b) \
+  emulated::kept(k, EMULATED_BY_HALVES(__m256d, _mm256_max_pd, a, b))
+#define _mm512_maskz_min_ps(k, a, b) \
+  emulated::kept(k, EMULATED_BY_HALVES(__m256, _mm256_min_ps, a, b))
+#define _mm512_maskz_min_pd(k, a, b) \
+  emulated::kept(k, EMULATED_BY_HALVES(__m256d, _mm256_min_pd, a, b))
+#define _mm512_maskz_sqrt_ps(k, a) emulated::kept(k, EMULATED_BY_HALVES(__m256, _mm256_sqrt_ps, a))
+#define _mm512_maskz_sqrt_pd(k, a) emulated::kept(k, EMULATED_BY_HALVES(__m256d, _mm256_sqrt_pd, a))
+#define _mm512_maskz_mul_epu32(k, a, b) \
+  emulated::kept(k, EMULATED_BY_HALVES(__m256i, _mm256_mul_epu32, a, b))
+#define _mm512_maskz_rcp14_ps(k, a) emulated::kept(k, emulated::rcp14(a))
+#define _mm512_maskz_loadu_ps(k, p) emulated::load<__m512>(k, p)
+#define _mm512_maskz_loadu_pd(k, p) emulated::load<__m512d>(k, p)
+#define _mm512_mask_storeu_ps(p, k, x) emulated::store<__m512>(p, k, x)
+#define _mm512_mask_storeu_pd(p, k, x) emulated::store<__m512d>(p, k, x)
