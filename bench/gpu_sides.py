@@ -17,20 +17,31 @@ from .workloads import Workload
 STEP = "FASTMLP_CUDA_STEP"
 CAPTURED = 32  # steps of a graph
 
-# A training step for compute-sanitizer, both ways, with each kind of product and record.
+# A training step for compute-sanitizer, both ways, with each kind of product and record, of a
+# network and of three at once, of which one stops the others.
 SANITIZED = """\
 import os
 import numpy as np
 import fastmlp as fm
 
-x = np.random.default_rng(0).standard_normal((150, 33)).astype(np.float32)
+x, y = np.random.default_rng(0).standard_normal((150, 33)).astype(np.float32), np.arange(150) % 7
+bad = x.copy()
+bad[140] = np.inf
+settings = {"batch_size": 40, "verbose": 0, "check_finite": False}
 for way in ("launches", "kernel"):
     os.environ["FASTMLP_CUDA_STEP"] = way
     for precision in (None, "tf32", "bfloat16"):
         layers = [fm.Dense(70, "tanh"), fm.LayerNorm(), fm.Dropout(0.2), fm.Dense(7)]
         model = fm.Sequential(layers, device="cuda", precision=precision, seed=0)
         model.compile(fm.Adam(clip_norm=1.0), "cross_entropy", ["accuracy"])
-        model.fit(x, np.arange(150) % 7, batch_size=40, verbose=0)
+        several = fm.Ensemble(model, 3)
+        model.fit(x, y, **settings)
+        several.fit(x, y, **settings)
+        try:
+            several.fit(bad, y, **settings)
+        except FloatingPointError:
+            continue
+        raise AssertionError("a loss was not finite, and nobody noticed")
 """
 
 

@@ -76,6 +76,14 @@ void launch(void (*kernel)(Parameters...), dim3 blocks, Stream stream,
   check(cudaGetLastError(), "launch");
 }
 
+// Of the current GPU.
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "the current GPU");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "multiprocessors");
+  return count;
+}
+
 inline void read(void* host, const void* device, std::size_t bytes, Stream stream) {
   check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream), "copy to the host");
   check(cudaStreamSynchronize(stream), "copy to the host");
@@ -103,7 +111,7 @@ class DeviceCopy {
 class Scratch {
  public:
   explicit Scratch(std::size_t bytes) : bytes_(bytes) {
-    check(cudaMalloc(&data_, bytes), "memory for partial sums");
+    check(cudaMalloc(&data_, bytes), "memory of a program's own");
   }
   ~Scratch() { cudaFree(data_); }
   Scratch(const Scratch&) = delete;
