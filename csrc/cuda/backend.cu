@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/effects.h"
 #include "cuda/elementwise.cuh"
 #include "cuda/execution.cuh"
 #include "cuda/loss.cuh"
@@ -142,17 +143,6 @@ __global__ void __launch_bounds__(threads, 1)
   const std::int64_t done = run_records<T>(records, count, most, block);
   if (trial && !again) block.once([&] { trial.ran[block.replica] = done; });
 }
-
-// Whether a record works on the step's state, which none of its operands names.
-constexpr auto uses_state = [](const auto& record) {
-  using R = std::decay_t<decltype(record)>;
-  constexpr bool any = std::is_same_v<R, Gather> || std::is_same_v<R, Dropout> ||
-                       std::is_same_v<R, Accumulate> || std::is_same_v<R, BeginForward> ||
-                       std::is_same_v<R, BeginUpdate> || std::is_same_v<R, ClipNorm> ||
-                       std::is_same_v<R, ApplyUpdate> || std::is_same_v<R, EndStep> ||
-                       std::is_same_v<R, Penalize>;
-  return any;
-};
 
 // Some blocks for each multiprocessor of any GPU there is; more would only wait.
 constexpr std::int64_t most_blocks = 2048;
@@ -349,7 +339,7 @@ class CudaExecutable : public Executable {
     parts_ = own_parts(program_);
     for (Record record : program_.records) {
       std::visit([&](auto& r) { r.each([&](const Operand& o) { needs(o.buffer); }); }, record);
-      if (std::visit(uses_state, record)) needs(buffer_count - 1);
+      if (effects_of(record).on_state()) needs(buffer_count - 1);
       if (const auto* sum = std::get_if<Accumulate>(&record)) may_stop_ |= sum->check;
       if (const auto* penalize = std::get_if<Penalize>(&record))
         may_stop_ |= bool(penalize->partial);
