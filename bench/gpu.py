@@ -316,13 +316,14 @@ def latency(effort: suite.Effort) -> Iterator[Record]:
 
 
 def modes(effort: suite.Effort) -> Iterator[Record]:
-    """Time steps by one kernel, by launches and by graphs: what `fits_one_block` guesses."""
+    """Time steps by one kernel, by launches and by graphs: what `fits_one_block` guesses.
+
+    The kernel with and without its networks in shared memory.
+    """
     records: list[Record] = []
     failures: list[str] = []
-    print(
-        "    network, batch, how many; microseconds a step: one kernel, launches, as chosen, "
-        "by 32 launches without a graph and with one"
-    )
+    print("    network, batch, how many at once; microseconds a step: one kernel, the same without")
+    print("    shared memory, launches, as chosen, 32 launches without a graph and with one")
     with closing(Worker("fastmlp's ways", 1, Ways, {STEP: ""})) as worker:
         for workload in STEPS:
             with noted(failures, workload.text):
@@ -338,6 +339,7 @@ def _ways(worker: Worker, workload: Workload, rounds: int) -> Record:
         what: 1e6 * worker.call("seconds", workload, way, steps, epochs, rounds)
         for what, way, steps, epochs in (
             ("kernel", "kernel", long, 1),
+            ("global", "kernel-global", long, 1),
             ("launches", "launches", long, 1),
             ("chosen", "", long, 1),
             ("launched", "launches", CAPTURED, _EPOCHS),

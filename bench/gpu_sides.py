@@ -15,9 +15,10 @@ from .workloads import Workload
 
 # Of fm.Sequential and the backend: see csrc/cuda/backend.cu.
 STEP = "FASTMLP_CUDA_STEP"
+WAYS = ("kernel", "kernel-global", "launches")
 CAPTURED = 32  # steps of a graph
 
-# A training step for compute-sanitizer, both ways, with each kind of product and record, of a
+# A training step for compute-sanitizer, every way, with each kind of product and record, of a
 # network and of three at once, of which one stops the others.
 SANITIZED = """\
 import os
@@ -28,7 +29,7 @@ x, y = np.random.default_rng(0).standard_normal((150, 33)).astype(np.float32), n
 bad = x.copy()
 bad[140] = np.inf
 settings = {"batch_size": 40, "verbose": 0, "check_finite": False}
-for way in ("launches", "kernel"):
+for way in ("launches", "kernel", "kernel-global"):
     os.environ["FASTMLP_CUDA_STEP"] = way
     for precision in (None, "tf32", "bfloat16"):
         layers = [fm.Dense(70, "tanh"), fm.LayerNorm(), fm.Dropout(0.2), fm.Dense(7)]
@@ -102,16 +103,17 @@ class Ways:
         return median(times[1:])  # the first one captures
 
     def same_bits(self, workload: Workload) -> bool:
-        """Return whether one kernel, launches and graphs train to the same weights."""
+        """Return whether one kernel, either way, launches and graphs train to the same weights."""
         found = []
         side = self._side(workload, 2 * CAPTURED)
-        for way in ("kernel", "launches"):
+        for way in WAYS:
             os.environ[STEP] = way
             side.reset()
             side.train(1)
             found.append([w.tobytes() for w in side.model.get_weights()])
             side.model._engine.state["epoch"] = 0  # the same order of rows
-        return found[0] == found[1] and all(np.isfinite(w).all() for w in side.model.get_weights())
+        same = all(each == found[0] for each in found)
+        return same and all(np.isfinite(w).all() for w in side.model.get_weights())
 
     @staticmethod
     def _side(workload: Workload, steps: int) -> Any:

@@ -27,9 +27,13 @@ TESTS = Path(__file__).resolve().parent
 pytestmark = pytest.mark.skipif(not shutil.which(emulated.COMPILER), reason="needs a C++ compiler")
 
 
-@pytest.fixture(params=["launches", "kernel"])
+# With its networks in shared memory, one kernel, and without; or a kernel for each record.
+WAYS = ("kernel", "kernel-global", "launches")
+
+
+@pytest.fixture(params=WAYS)
 def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How a step runs: a kernel for each record, or one for all steps."""
+    """How a step runs."""
     monkeypatch.setenv("FASTMLP_CUDA_STEP", request.param)
     return str(request.param)
 
@@ -125,7 +129,7 @@ def test_both_ways_to_make_a_step_give_the_same_bits(
     cuda: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
-    for way in ("launches", "kernel", "launches", ""):
+    for way in (*WAYS, "launches", ""):
         monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
         results.append(trained(cuda, number=5, steps=70))  # 32 of them in a graph, and again
     for other in results[1:]:
@@ -134,7 +138,9 @@ def test_both_ways_to_make_a_step_give_the_same_bits(
 
 def test_an_unknown_way_to_make_a_step(cuda: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTMLP_CUDA_STEP", "magic")
-    with pytest.raises(RuntimeError, match="FASTMLP_CUDA_STEP: needs kernel or launches, got 'mag"):
+    with pytest.raises(
+        RuntimeError, match="FASTMLP_CUDA_STEP: needs kernel, kernel-glo.*, got 'mag"
+    ):
         trained(cuda, number=0)
 
 
@@ -219,7 +225,6 @@ def test_a_loss_that_is_not_finite_ends_before_its_update(cuda: Device, step: st
 # Networks of an ensemble: those that go by one kernel run ahead of one another, and one that stops
 # has the others put back.
 
-WAYS = ("kernel", "launches")
 SEEDS = [3, 11, 4]
 
 
@@ -274,7 +279,7 @@ def test_networks_have_the_same_bits_both_ways_and_alone(
         networks = ensemble(cuda, RATES, SEEDS)
         assert steps(networks, x, 51)[:2] == (51, [])
         found.append(steps(networks, x, 20)[2])  # and it goes on
-    assert_same_bits(*found)
+        assert_same_bits(found[0], found[-1])
     for i, (seed, rate) in enumerate(zip(SEEDS, RATES, strict=True)):
         alone = ensemble(cuda, [rate], [seed])
         steps(alone, x, 51)
@@ -283,6 +288,23 @@ def test_networks_have_the_same_bits_both_ways_and_alone(
         schedule = StepState.names.index("schedule_index") - len(StepState.names)
         del single[schedule : schedule + 2], each[schedule : schedule + 2]  # theirs lie elsewhere
         assert_same_bits(each, single)
+
+
+@pytest.mark.usefixtures("by_name")
+@pytest.mark.parametrize("width", [150, 900], ids=["all but moments", "none"])
+def test_networks_of_which_shared_memory_holds_a_part(
+    width: int, cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).standard_normal((36, 90)).astype(np.float32)
+    found = []
+    for way in WAYS:
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        model = fm.Sequential([fm.Dense(width, "tanh"), fm.Dense(2)], seed=0, device=cuda)
+        model.compile(fm.Adam(), "mse")
+        networks = fm.Ensemble(model, 2)
+        networks.fit(x, x[:, :2], batch_size=16, verbose=0)
+        found.append(networks.get_weights())
+        assert_same_bits(found[0], found[-1])
 
 
 @pytest.mark.parametrize("seeds", [SEEDS, [11, 4, 11]], ids=["one", "two at once"])
@@ -313,7 +335,7 @@ def test_networks_stop_where_the_first_of_them_does(
         monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
         found.append(run(cuda, 51))
         assert found[-1][:2] == (done, stopped)
-    assert_same_bits(found[0][2], found[1][2])
+        assert_same_bits(found[0][2], found[-1][2])
     kept = -len(StepState.names)
     assert_same_bits(found[0][2][:kept], run(cuda, done)[2][:kept])
 
@@ -331,7 +353,7 @@ def test_a_penalty_that_is_not_finite_stops_all_networks_at_once(
         found.append(steps(networks, rows(100), 12))
         assert found[-1][:2] == (0, [1])
         assert_same_bits(networks.get_weights(), before)
-    assert_same_bits(found[0][2], found[1][2])
+        assert_same_bits(found[0][2], found[-1][2])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -128,7 +127,9 @@ __global__ void __launch_bounds__(threads, 1)
     run_steps(const Record* records, int count, std::int64_t steps,
               FASTMLP_PARAMETER Context context, FASTMLP_PARAMETER Parts parts, Trial trial,
               bool again) {
-  const Block block{context, blockIdx.x, 0, 1};
+  FASTMLP_SHARED(Context, own, 1);
+  FASTMLP_DYNAMIC_SHARED(shared);
+  const Block outside{context, blockIdx.x, 0, 1};
   std::int64_t most = steps * count;
   if (again) {
     const std::int64_t together = trial.together(context.replicas);
@@ -136,12 +137,14 @@ __global__ void __launch_bounds__(threads, 1)
     most = together;
   }
   if (trial)
-    trial.each(parts, block, [&](void* own, void* kept, std::int64_t bytes) {
-      copy(block, again ? own : kept, again ? kept : own, bytes);
+    trial.each(parts, outside, [&](void* network, void* kept, std::int64_t bytes) {
+      copy(outside, again ? network : kept, again ? kept : network, bytes);
     });
-  __syncthreads();
+  move_in(*own, shared, parts, outside);
+  const Block block{*own, parts.count ? 0 : outside.replica, 0, 1};
   const std::int64_t done = run_records<T>(records, count, most, block);
-  if (trial && !again) block.once([&] { trial.ran[block.replica] = done; });
+  move_out(shared, parts, outside);
+  if (trial && !again) outside.once([&] { trial.ran[outside.replica] = done; });
 }
 
 // Some blocks for each multiprocessor of any GPU there is; more would only wait.
@@ -387,17 +390,24 @@ class CudaExecutable : public Executable {
     buffers_ = std::max(buffers_, buffer + 1);
   }
 
-  // FASTMLP_CUDA_STEP=kernel or launches has it one way or the other, for checks and comparison.
-  // What is made in parts has a launch for each record, for parts side by side.
+  // What is made in parts has a launch for each record, for parts side by side; what may stop
+  // others but is no whole step cannot be put back.
   bool in_one_kernel(const Context& context) const {
     if (program_.records.size() < 2 || context.buffers[Context::scratch]) return false;
     if (stop_each_other() && !parts_.count) return false;
-    const char* const wanted = std::getenv("FASTMLP_CUDA_STEP");
-    if (!wanted || !*wanted) return fits_one_block(context);
-    if (std::strcmp(wanted, "kernel") != 0 && std::strcmp(wanted, "launches") != 0)
-      throw std::runtime_error("FASTMLP_CUDA_STEP: needs kernel or launches, got '" +
-                               std::string(wanted) + "'");
-    return std::strcmp(wanted, "kernel") == 0;
+    const std::string wanted = wanted_way();
+    return wanted.empty() ? fits_one_block(context) : wanted != "launches";
+  }
+
+  // FASTMLP_CUDA_STEP=kernel or launches has it one way or the other, for checks and comparison;
+  // kernel-global is the kernel without its networks in shared memory.
+  static std::string wanted_way() {
+    const char* const variable = std::getenv("FASTMLP_CUDA_STEP");
+    const std::string wanted = variable ? variable : "";
+    for (const char* way : {"", "kernel", "kernel-global", "launches"})
+      if (wanted == way) return wanted;
+    throw std::runtime_error("FASTMLP_CUDA_STEP: needs kernel, kernel-global or launches, got '" +
+                             wanted + "'");
   }
 
   // Whether one multiprocessor takes less time for a network's step, of as many networks as it
@@ -428,12 +438,23 @@ class CudaExecutable : public Executable {
 
   void run_in_blocks(const Context& context, std::int64_t steps, Stream stream) {
     const Trial trial = stop_each_other() ? place_of_trial() : Trial{};
+    Parts parts = parts_;
+    const bool in_shared = parts.count && wanted_way() != "kernel-global";
+    const std::int64_t shared = in_shared ? place_in_shared(parts, room_in_shared()) : 0;
     auto go = [&](bool again) {
-      cuda::launch(run_steps<T>, dim3(unsigned(context.replicas)), stream, records_on_device(),
-                   int(program_.records.size()), steps, context, parts_, trial, again);
+      launch_with_shared(shared, run_steps<T>, dim3(unsigned(context.replicas)), stream,
+                         records_on_device(), int(program_.records.size()), steps, context, parts,
+                         trial, again);
     };
     go(false);
     if (trial) go(true);
+  }
+
+  // Asked for when first needed, as CUDA takes its time to answer.
+  std::int64_t room_in_shared() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (room_ < 0) room_ = most_dynamic_shared(run_steps<T>);
+    return room_;
   }
 
   Trial place_of_trial() {
@@ -486,6 +507,7 @@ class CudaExecutable : public Executable {
   Parts parts_;
   std::mutex mutex_;  // for what follows
   std::optional<DeviceCopy> records_;
+  std::int64_t room_ = -1;
   std::optional<Scratch> scratch_, stopped_, kept_;
   Graph graph_;
   Context captured_{};

@@ -17,6 +17,11 @@ struct Part {
   int buffer;
   bool lasts;  // from step to step; what does not is made by each before it is read
   std::int64_t bytes;
+  std::int64_t place = -1;  // in shared memory; less than 0 where steps work on it where it lies
+
+  FASTMLP_DEVICE char* of(const Block& block) const {
+    return static_cast<char*>(block.context.buffers[buffer]) + block.replica * bytes;
+  }
 };
 
 // All that is each network's own in a program of whole steps; of another program, nothing.
@@ -26,6 +31,8 @@ struct Parts {
 
   FASTMLP_FN const Part* begin() const { return part; }
   FASTMLP_FN const Part* end() const { return part + count; }
+  Part* begin() { return part; }
+  Part* end() { return part + count; }
 };
 
 inline Parts own_parts(const Program& program) {
@@ -55,6 +62,46 @@ FASTMLP_DEVICE void copy(const Block& block, void* to, const void* from, std::in
   block.each_element(bytes / 8, [&](std::int64_t i) { out[i] = in[i]; });
 }
 
+// Finds places in so much shared memory, first for what products read and write; returns how much
+// is taken. All or nothing of these, since what is taken is lost to the cache that serves the rest.
+inline std::int64_t place_in_shared(Parts& parts, std::int64_t room) {
+  constexpr int order[] = {step_state, workspace, parameters, gradients,
+                           state,      moment0,   moment1,    moment2};
+  std::int64_t taken = 0;
+  for (const int buffer : order)
+    for (Part& part : parts) {
+      if (part.buffer != buffer) continue;
+      if (taken + part.bytes <= room) {
+        part.place = taken;
+        taken += (part.bytes + 63) / 64 * 64;
+      } else if (buffer == workspace || buffer == parameters) {
+        for (Part& other : parts) other.place = -1;
+        return 0;
+      }
+    }
+  return taken;
+}
+
+// Copies a network's parts to their places and has `own` lead there, as though it were the only
+// network: from a place in shared memory its stride must not be taken off, since that address would
+// be outside. Only the workspace is all written before it is read: of gradients the padding is not.
+FASTMLP_DEVICE void move_in(Context& own, char* shared, const Parts& parts, const Block& block) {
+  block.once([&] { own = block.context; });
+  for (const Part& part : parts) {
+    char* const from = part.of(block);
+    char* const place = part.place < 0 ? from : shared + part.place;
+    if (part.place >= 0 && part.buffer != workspace) copy(block, place, from, part.bytes);
+    block.once([&] { own.buffers[part.buffer] = place; });
+  }
+  __syncthreads();
+}
+
+// Back, what anybody reads again.
+FASTMLP_DEVICE void move_out(char* shared, const Parts& parts, const Block& block) {
+  for (const Part& part : parts)
+    if (part.place >= 0 && part.lasts) copy(block, part.of(block), shared + part.place, part.bytes);
+}
+
 // Where what lasts is kept aside, network by network, and how many records each then ran by itself.
 // Nowhere where no loss is looked at, or there is no other network for it to stop.
 struct Trial {
@@ -76,8 +123,7 @@ struct Trial {
     char* place = kept + block.replica * bytes(parts);
     for (const Part& part : parts) {
       if (!part.lasts) continue;
-      f(static_cast<char*>(block.context.buffers[part.buffer]) + block.replica * part.bytes, place,
-        part.bytes);
+      f(part.of(block), place, part.bytes);
       place += part.bytes;
     }
   }
