@@ -1,4 +1,5 @@
-// Networks that train side by side, a block of threads to each, none of which waits for another.
+// Networks that train side by side, a block of threads to each, none of which waits for another:
+// what each has of its own, where that lies meanwhile, and how they stop together.
 //
 // A loss that is not finite stops all of them behind the record that found it. So what a network
 // has is kept aside before it goes on by itself, and where one has stopped, all are put back and
