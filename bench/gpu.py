@@ -51,16 +51,19 @@ WORKLOADS = [
 ]
 # What the limits of `fits_one_block` in csrc/cuda/backend.cu have to decide about.
 STEPS = [
-    Workload("own", dims, batch, loss="mse", device="cuda")
-    for dims, batch in (
-        ((2, 10, 10, 1), 4),
-        ((17, 64, 64, 6), 64),
-        ((32, 128, 10), 32),
-        ((64, 64, 64, 64, 10), 64),
-        ((64, 256, 10), 64),
-        ((256, 256, 10), 32),
-        ((784, 256, 10), 128),
-        ((256, 256, 256, 10), 256),
+    Workload("own", dims, batch, loss="mse", device="cuda", replicas=replicas)
+    for dims, batch, replicas in (
+        ((2, 10, 10, 1), 4, 1),
+        ((17, 64, 64, 6), 64, 1),
+        ((17, 64, 64, 6), 64, 132),
+        ((17, 64, 64, 6), 64, 133),
+        ((32, 128, 10), 32, 1),
+        ((64, 64, 64, 64, 10), 64, 1),
+        ((64, 256, 10), 64, 1),
+        ((256, 256, 10), 32, 1),
+        ((784, 256, 10), 128, 1),
+        ((784, 256, 10), 128, 10),
+        ((256, 256, 256, 10), 256, 1),
     )
 ]
 
@@ -313,10 +316,14 @@ def latency(effort: suite.Effort) -> Iterator[Record]:
 
 
 def modes(effort: suite.Effort) -> Iterator[Record]:
-    """Time steps by one kernel, by launches and by graphs: what `fits_one_block` guesses."""
+    """Time steps by one kernel, by launches and by graphs: what `fits_one_block` guesses.
+
+    The kernel with and without its networks in shared memory.
+    """
     records: list[Record] = []
     failures: list[str] = []
-    print("    microseconds a step: one kernel, launches, of those 32 without a graph and with one")
+    print("    network, batch, how many at once; microseconds a step: one kernel, the same without")
+    print("    shared memory, launches, as chosen, 32 launches without a graph and with one")
     with closing(Worker("fastmlp's ways", 1, Ways, {STEP: ""})) as worker:
         for workload in STEPS:
             with noted(failures, workload.text):
@@ -332,6 +339,7 @@ def _ways(worker: Worker, workload: Workload, rounds: int) -> Record:
         what: 1e6 * worker.call("seconds", workload, way, steps, epochs, rounds)
         for what, way, steps, epochs in (
             ("kernel", "kernel", long, 1),
+            ("global", "kernel-global", long, 1),
             ("launches", "launches", long, 1),
             ("chosen", "", long, 1),
             ("launched", "launches", CAPTURED, _EPOCHS),
@@ -339,9 +347,13 @@ def _ways(worker: Worker, workload: Workload, rounds: int) -> Record:
         )
     }
     cells = "".join(f"{report.number(time):>10}" for time in times.values())
-    print(f"    {workload.network:20}{workload.batch:>6}{cells}", flush=True)
+    print(
+        f"    {workload.network:20}{workload.batch:>6}{workload.replicas:>5}{cells}",
+        flush=True,
+    )
     return {
         "network": workload.network,
+        "replicas": workload.replicas,
         "batch": workload.batch,
         "same_bits": worker.call("same_bits", workload),
         "microseconds": times,

@@ -15,22 +15,34 @@ from .workloads import Workload
 
 # Of fm.Sequential and the backend: see csrc/cuda/backend.cu.
 STEP = "FASTMLP_CUDA_STEP"
+WAYS = ("kernel", "kernel-global", "launches")
 CAPTURED = 32  # steps of a graph
 
-# A training step for compute-sanitizer, both ways, with each kind of product and record.
+# A training step for compute-sanitizer, every way, with each kind of product and record, of a
+# network and of three at once, of which one stops the others.
 SANITIZED = """\
 import os
 import numpy as np
 import fastmlp as fm
 
-x = np.random.default_rng(0).standard_normal((150, 33)).astype(np.float32)
-for way in ("launches", "kernel"):
+x, y = np.random.default_rng(0).standard_normal((150, 33)).astype(np.float32), np.arange(150) % 7
+bad = x.copy()
+bad[140] = np.inf
+settings = {"batch_size": 40, "verbose": 0, "check_finite": False}
+for way in ("launches", "kernel", "kernel-global"):
     os.environ["FASTMLP_CUDA_STEP"] = way
     for precision in (None, "tf32", "bfloat16"):
         layers = [fm.Dense(70, "tanh"), fm.LayerNorm(), fm.Dropout(0.2), fm.Dense(7)]
         model = fm.Sequential(layers, device="cuda", precision=precision, seed=0)
         model.compile(fm.Adam(clip_norm=1.0), "cross_entropy", ["accuracy"])
-        model.fit(x, np.arange(150) % 7, batch_size=40, verbose=0)
+        several = fm.Ensemble(model, 3)
+        model.fit(x, y, **settings)
+        several.fit(x, y, **settings)
+        try:
+            several.fit(bad, y, **settings)
+        except FloatingPointError:
+            continue
+        raise AssertionError("a loss was not finite, and nobody noticed")
 """
 
 
@@ -91,16 +103,17 @@ class Ways:
         return median(times[1:])  # the first one captures
 
     def same_bits(self, workload: Workload) -> bool:
-        """Return whether one kernel, launches and graphs train to the same weights."""
+        """Return whether one kernel, either way, launches and graphs train to the same weights."""
         found = []
         side = self._side(workload, 2 * CAPTURED)
-        for way in ("kernel", "launches"):
+        for way in WAYS:
             os.environ[STEP] = way
             side.reset()
             side.train(1)
             found.append([w.tobytes() for w in side.model.get_weights()])
             side.model._engine.state["epoch"] = 0  # the same order of rows
-        return found[0] == found[1] and all(np.isfinite(w).all() for w in side.model.get_weights())
+        same = all(each == found[0] for each in found)
+        return same and all(np.isfinite(w).all() for w in side.model.get_weights())
 
     @staticmethod
     def _side(workload: Workload, steps: int) -> Any:

@@ -675,6 +675,7 @@ def test_what_the_sanitizer_watches_runs(
     emulated_cuda: devices.Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "_cuda", lambda: emulated_cuda)
+    monkeypatch.setattr(devices, "_CPU", emulated_cuda)  # as it is called, which ensembles go by
     monkeypatch.setenv(gpu_sides.STEP, "")  # put back behind it
     exec(gpu_sides.SANITIZED, {})
 

@@ -19,7 +19,7 @@ from support import assert_same_bits, relative_distance
 
 import fastmlp as fm
 from fastmlp import _core, training
-from fastmlp.device import Device, to_host
+from fastmlp.device import Device, StepState, to_host
 from fastmlp.kernels import ACTIVATIONS
 
 TESTS = Path(__file__).resolve().parent
@@ -27,9 +27,13 @@ TESTS = Path(__file__).resolve().parent
 pytestmark = pytest.mark.skipif(not shutil.which(emulated.COMPILER), reason="needs a C++ compiler")
 
 
-@pytest.fixture(params=["launches", "kernel"])
+# With its networks in shared memory, one kernel, and without; or a kernel for each record.
+WAYS = ("kernel", "kernel-global", "launches")
+
+
+@pytest.fixture(params=WAYS)
 def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How a step runs: a kernel for each record, or one for all steps."""
+    """How a step runs."""
     monkeypatch.setenv("FASTMLP_CUDA_STEP", request.param)
     return str(request.param)
 
@@ -125,7 +129,7 @@ def test_both_ways_to_make_a_step_give_the_same_bits(
     cuda: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []
-    for way in ("launches", "kernel", "launches", ""):
+    for way in (*WAYS, "launches", ""):
         monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
         results.append(trained(cuda, number=5, steps=70))  # 32 of them in a graph, and again
     for other in results[1:]:
@@ -134,7 +138,9 @@ def test_both_ways_to_make_a_step_give_the_same_bits(
 
 def test_an_unknown_way_to_make_a_step(cuda: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTMLP_CUDA_STEP", "magic")
-    with pytest.raises(RuntimeError, match="FASTMLP_CUDA_STEP: needs kernel or launches, got 'mag"):
+    with pytest.raises(
+        RuntimeError, match="FASTMLP_CUDA_STEP: needs kernel, kernel-glo.*, got 'mag"
+    ):
         trained(cuda, number=0)
 
 
@@ -214,6 +220,140 @@ def test_a_loss_that_is_not_finite_ends_before_its_update(cuda: Device, step: st
                 model.fit(x, y, batch_size=10, shuffle=False, verbose=0, check_finite=False)
         weights.append(model.get_weights())
     assert_same_bits(weights[0], weights[1])
+
+
+# Networks of an ensemble: those that go by one kernel run ahead of one another, and one that stops
+# has the others put back.
+
+SEEDS = [3, 11, 4]
+
+
+def ensemble(device: Device | str, learning_rates: list[object], seeds: list[int]) -> fm.Ensemble:
+    """Return networks with everything that outlasts a step, or depends on how many there were."""
+    layers = [
+        fm.Dense(9, "tanh", l2=1e-3),
+        fm.BatchNorm(),
+        fm.Dropout(0.3),
+        fm.Dense(5, "relu"),
+        fm.Dense(1),
+    ]
+    model = fm.Sequential([fm.Input(4), *layers], seed=0, device=device)
+    model.compile(fm.Adam(clip_norm=1.0), "mse", ["mae"])
+    return fm.Ensemble(model, len(seeds), seeds=seeds, learning_rates=learning_rates)
+
+
+def steps(
+    model: fm.Ensemble | fm.Sequential, x: np.ndarray, count: int
+) -> tuple[int, list[int], list[np.ndarray]]:
+    """Make steps in as few calls as there can be; return what `Engine` says of them, and has."""
+    engine, optimizer, loss = model._engine, model.optimizer, model.loss
+    assert optimizer
+    assert isinstance(loss, fm.losses.Loss)
+    engine.begin_epoch()
+    y = engine.device.put(x[:, :1] ** 2)
+    plan = engine.training_plan(
+        engine.device.put(x), y, None, loss, ["mae"], optimizer,
+        batch_size=8, shuffle=True, steps=count,
+    )  # fmt: skip
+    done = engine.train(plan, len(x), count, 1e9)
+    found = [engine.parameters, engine.statistics, *optimizer.moments]
+    state = [np.asarray(engine.state[field]) for field in StepState.names]
+    return done, engine.stopped, [to_host(array).copy() for array in found] + state
+
+
+def rows(count: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((count, 4)).astype(np.float32)
+
+
+RATES = [1e-2, fm.schedules.CosineDecay(0.1, 40), fm.schedules.StepDecay(0.05, 4)]
+
+
+@pytest.mark.usefixtures("by_name")
+def test_networks_have_the_same_bits_both_ways_and_alone(
+    cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = rows(8 * 50 + 3)  # a short batch at the end
+    found = []
+    for way in WAYS:
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        networks = ensemble(cuda, RATES, SEEDS)
+        assert steps(networks, x, 51)[:2] == (51, [])
+        found.append(steps(networks, x, 20)[2])  # and it goes on
+        assert_same_bits(found[0], found[-1])
+    for i, (seed, rate) in enumerate(zip(SEEDS, RATES, strict=True)):
+        alone = ensemble(cuda, [rate], [seed])
+        steps(alone, x, 51)
+        single = steps(alone, x, 20)[2]
+        each = [array[i : i + 1] for array in found[0]]
+        schedule = StepState.names.index("schedule_index") - len(StepState.names)
+        del single[schedule : schedule + 2], each[schedule : schedule + 2]  # theirs lie elsewhere
+        assert_same_bits(each, single)
+
+
+@pytest.mark.usefixtures("by_name")
+@pytest.mark.parametrize("width", [150, 900], ids=["all but moments", "none"])
+def test_networks_of_which_shared_memory_holds_a_part(
+    width: int, cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).standard_normal((36, 90)).astype(np.float32)
+    found = []
+    for way in WAYS:
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        model = fm.Sequential([fm.Dense(width, "tanh"), fm.Dense(2)], seed=0, device=cuda)
+        model.compile(fm.Adam(), "mse")
+        networks = fm.Ensemble(model, 2)
+        networks.fit(x, x[:, :2], batch_size=16, verbose=0)
+        found.append(networks.get_weights())
+        assert_same_bits(found[0], found[-1])
+
+
+@pytest.mark.parametrize("seeds", [SEEDS, [11, 4, 11]], ids=["one", "two at once"])
+@pytest.mark.parametrize("before", [0, 30])
+def test_networks_stop_where_the_first_of_them_does(
+    before: int,
+    seeds: list[int],
+    cuda: Device,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    # Every network meets the row in another step, in the order of its own seed.
+    x = rows(8 * 50 + 3)
+    x[17 if before else 250] = np.inf
+
+    def run(device: Device | str, count: int) -> tuple[int, list[int], list[np.ndarray]]:
+        networks = ensemble(device, RATES, seeds)
+        if before:
+            steps(networks, rows(8 * before), before)
+        return steps(networks, x, count)
+
+    done, stopped, _ = run("cpu", 51)
+    assert 1 < done < 50
+    assert stopped == [i for i, seed in enumerate(seeds) if seed == 11]
+    request.getfixturevalue("by_name")
+    found = []
+    for way in WAYS:
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        found.append(run(cuda, 51))
+        assert found[-1][:2] == (done, stopped)
+        assert_same_bits(found[0][2], found[-1][2])
+    kept = -len(StepState.names)
+    assert_same_bits(found[0][2][:kept], run(cuda, done)[2][:kept])
+
+
+@pytest.mark.usefixtures("by_name")
+def test_a_penalty_that_is_not_finite_stops_all_networks_at_once(
+    cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for way in WAYS:
+        monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+        networks = ensemble(cuda, RATES, SEEDS)
+        networks.layers[0].kernel[1, 2, 3] = 1e30  # its square is too much, of the tanh it is 1
+        before = networks.get_weights()
+        found.append(steps(networks, rows(100), 12))
+        assert found[-1][:2] == (0, [1])
+        assert_same_bits(networks.get_weights(), before)
+        assert_same_bits(found[0][2], found[-1][2])
 
 
 @pytest.mark.parametrize(

@@ -3,59 +3,50 @@
 #include <algorithm>
 #include <variant>
 
+#include "core/effects.h"
 #include "cpu/features.h"
 #include "cpu/matmul.h"
 
 namespace fastmlp::cpu {
 namespace {
 
-// Parts of StepState that different records write.
-enum StatePart : unsigned { place = 1, pass = 2, sums = 4, derived = 8 };
-
-// How records.cpp executes a record: how many of its operands it writes (the first of `each`),
-// whether its rows are shared out, and which parts of the state it reads and writes.
-struct Traits {
-  int outputs;
-  bool by_rows;
-  unsigned reads = 0, writes = 0;
-};
-
+// Whether records.cpp shares out a record's rows.
 struct Context {
   const Program& program;
   std::int64_t rows;
   int members;
 
-  Traits operator()(const Gather&) const { return {3, true, place}; }
-  Traits operator()(const Copy&) const { return {1, true}; }
-  Traits operator()(const MatMul& m) const {
-    return {2, shared_by_rows(m, rows, program.replicas, members)};
+  bool operator()(const Gather&) const { return true; }
+  bool operator()(const Copy&) const { return true; }
+  bool operator()(const MatMul& m) const {
+    return shared_by_rows(m, rows, program.replicas, members);
   }
-  Traits operator()(const ColumnSum&) const { return {1, false}; }
-  Traits operator()(const BiasAdd&) const { return {1, true}; }
-  Traits operator()(const ActivationForward&) const { return {1, true}; }
-  Traits operator()(const ActivationBackward&) const { return {1, true}; }
-  Traits operator()(const Softmax&) const { return {1, true}; }
-  Traits operator()(const SoftmaxBackward&) const { return {1, true}; }
-  Traits operator()(const Prelu&) const { return {1, true}; }
-  Traits operator()(const PreluBackward&) const { return {1, true}; }
-  Traits operator()(const PreluSlope&) const { return {1, false}; }
-  Traits operator()(const Maxout&) const { return {1, true}; }
-  Traits operator()(const MaxoutBackward&) const { return {1, true}; }
-  Traits operator()(const Statistics& s) const { return {2, s.by_row}; }
-  Traits operator()(const Normalise&) const { return {1, true}; }
-  Traits operator()(const NormaliseSums&) const { return {2, false}; }
-  Traits operator()(const NormaliseBackward&) const { return {1, true}; }
-  Traits operator()(const MoveStatistics&) const { return {2, false}; }
-  Traits operator()(const Dropout&) const { return {1, true, pass}; }
-  Traits operator()(const Loss&) const { return {2, true}; }
-  Traits operator()(const Metric&) const { return {1, true}; }
-  Traits operator()(const Accumulate&) const { return {0, false, 0, sums}; }
-  Traits operator()(const BeginForward&) const { return {0, false, 0, pass}; }
-  Traits operator()(const BeginUpdate&) const { return {0, false, place, derived}; }
-  Traits operator()(const ClipNorm&) const { return {1, false, 0, derived}; }
-  Traits operator()(const ApplyUpdate&) const { return {4, false, derived}; }
-  Traits operator()(const EndStep&) const { return {0, false, 0, place}; }
-  Traits operator()(const Penalize&) const { return {2, false, 0, sums}; }
+  bool operator()(const ColumnSum&) const { return false; }
+  bool operator()(const BiasAdd&) const { return true; }
+  bool operator()(const ActivationForward&) const { return true; }
+  bool operator()(const ActivationBackward&) const { return true; }
+  bool operator()(const Softmax&) const { return true; }
+  bool operator()(const SoftmaxBackward&) const { return true; }
+  bool operator()(const Prelu&) const { return true; }
+  bool operator()(const PreluBackward&) const { return true; }
+  bool operator()(const PreluSlope&) const { return false; }
+  bool operator()(const Maxout&) const { return true; }
+  bool operator()(const MaxoutBackward&) const { return true; }
+  bool operator()(const Statistics& s) const { return s.by_row; }
+  bool operator()(const Normalise&) const { return true; }
+  bool operator()(const NormaliseSums&) const { return false; }
+  bool operator()(const NormaliseBackward&) const { return true; }
+  bool operator()(const MoveStatistics&) const { return false; }
+  bool operator()(const Dropout&) const { return true; }
+  bool operator()(const Loss&) const { return true; }
+  bool operator()(const Metric&) const { return true; }
+  bool operator()(const Accumulate&) const { return false; }
+  bool operator()(const BeginForward&) const { return false; }
+  bool operator()(const BeginUpdate&) const { return false; }
+  bool operator()(const ClipNorm&) const { return false; }
+  bool operator()(const ApplyUpdate&) const { return false; }
+  bool operator()(const EndStep&) const { return false; }
+  bool operator()(const Penalize&) const { return false; }
 };
 
 struct Access {
@@ -97,19 +88,20 @@ std::vector<bool> barriers(const Program& program, std::int64_t rows, int member
   std::vector<Access> since;  // the last barrier
   unsigned read = 0, written = 0;
   for (Record record : program.records) {
-    const Traits traits = std::visit(context, record);
+    const Effects effects = effects_of(record);
+    const bool by_rows = std::visit(context, record);
     std::vector<Access> now;
     int number = 0;
     std::visit(
         [&](auto& r) {
           r.each([&](const Operand& o) {
-            const bool writes = number++ < traits.outputs;
-            if (o) now.push_back({o, writes, traits.by_rows});
+            const bool writes = number++ < effects.outputs;
+            if (o) now.push_back({o, writes, by_rows});
           });
         },
         record);
-    const bool wait = everywhere || (traits.writes & (read | written)) ||
-                      (traits.reads & written) ||
+    const bool wait = everywhere || (effects.writes & (read | written)) ||
+                      (effects.reads & written) ||
                       std::any_of(now.begin(), now.end(), [&](const Access& a) {
                         return std::any_of(since.begin(), since.end(),
                                            [&](const Access& b) { return cross(a, b, context); });
@@ -120,8 +112,8 @@ std::vector<bool> barriers(const Program& program, std::int64_t rows, int member
       read = written = 0;
     }
     since.insert(since.end(), now.begin(), now.end());
-    read |= traits.reads;
-    written |= traits.writes;
+    read |= effects.reads;
+    written |= effects.writes;
   }
   return result;
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -12,10 +11,12 @@
 #include <variant>
 #include <vector>
 
+#include "core/effects.h"
 #include "cuda/elementwise.cuh"
 #include "cuda/execution.cuh"
 #include "cuda/loss.cuh"
 #include "cuda/matmul.cuh"
+#include "cuda/networks.cuh"
 #include "cuda/normalise.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/tensor_cores.cuh"
@@ -27,12 +28,16 @@ static_assert(std::is_trivially_copyable_v<Record>);
 
 // Once a loss is not finite, of whichever replica, nothing more is done: neither what is left of
 // the step nor the steps behind it.
-FASTMLP_DEVICE bool stopped(const Context& context) {
-  if (!context.may_stop) return false;
+FASTMLP_DEVICE bool stopped(const Context& context) { return context.may_stop && *context.stopped; }
+
+// Finds out whether any network has stopped, in one block.
+__global__ void __launch_bounds__(threads, 1) look_for_stopped(FASTMLP_PARAMETER Context context) {
   const auto* states = static_cast<const StepState*>(context.buffers[step_state]);
-  bool any = false;
-  for (std::int64_t r = 0; r < context.replicas; ++r) any |= states[r].not_finite != 0;
-  return any;
+  double count = 0;
+  for (std::int64_t r = threadIdx.x; r < context.replicas; r += threads)
+    count += states[r].not_finite != 0;
+  count = block_sum(count);
+  if (threadIdx.x == 0) *context.stopped = count != 0;
 }
 
 template <class T, class R>
@@ -93,39 +98,54 @@ FASTMLP_DEVICE void execute_any(const std::variant<Records...>& record, const Bl
   (as(std::get_if<Records>(&record)), ...);
 }
 
-// Whole steps of a small network in one block of threads: no launch between records, and what one
-// leaves for the next stays in the caches of one multiprocessor.
+// Runs so many records of steps, of which each has `count`, for one replica; fewer where its loss
+// stops it. Returns how many. Nothing is launched between them, and what one leaves for the next
+// stays in the caches of one multiprocessor.
+template <class T>
+FASTMLP_DEVICE std::int64_t run_records(const Record* records, int count, std::int64_t most,
+                                        const Block& block) {
+  std::int64_t done = 0;
+  for (int i = 0; done < most; ++done, i = i + 1 < count ? i + 1 : 0) {
+    if (block.context.may_stop && block.state().not_finite) break;
+    execute_any<T>(records[i], block);
+    __syncthreads();
+    if (const auto* clip = std::get_if<ClipNorm>(&records[i])) {
+      execute<T>(FinishClipNorm{*clip}, block);
+      __syncthreads();
+    } else if (const auto* penalize = std::get_if<Penalize>(&records[i])) {
+      if (penalize->partial.buffer >= 0) execute<T>(FinishPenalize{*penalize}, block);
+      __syncthreads();
+    }
+  }
+  return done;
+}
+
+// Whole steps of small networks, a block to each. Of a trial the networks are put back and run
+// `again` where they have not come equally far.
 template <class T>
 __global__ void __launch_bounds__(threads, 1)
     run_steps(const Record* records, int count, std::int64_t steps,
-              FASTMLP_PARAMETER Context context) {
-  const Block block{context, 0, 0, 1};
-  for (std::int64_t step = 0; step < steps; ++step) {
-    for (int i = 0; i < count; ++i) {
-      if (stopped(context)) return;
-      execute_any<T>(records[i], block);
-      __syncthreads();
-      if (const auto* clip = std::get_if<ClipNorm>(&records[i])) {
-        execute<T>(FinishClipNorm{*clip}, block);
-        __syncthreads();
-      } else if (const auto* penalize = std::get_if<Penalize>(&records[i])) {
-        if (penalize->partial.buffer >= 0) execute<T>(FinishPenalize{*penalize}, block);
-        __syncthreads();
-      }
-    }
+              FASTMLP_PARAMETER Context context, FASTMLP_PARAMETER Parts parts, Trial trial,
+              bool again) {
+  FASTMLP_SHARED(Context, own, 1);
+  FASTMLP_DYNAMIC_SHARED(shared);
+  const Block outside{context, blockIdx.x, 0, 1};
+  std::int64_t most = steps * count;
+  if (again) {
+    const std::int64_t together = trial.together(context.replicas);
+    if (together == most) return;
+    most = together;
   }
+  if (trial)
+    trial.each(parts, outside, [&](void* network, void* kept, std::int64_t bytes) {
+      copy(outside, again ? network : kept, again ? kept : network, bytes);
+    });
+  move_in(*own, shared, parts, outside);
+  const Block block{*own, parts.count ? 0 : outside.replica, 0, 1};
+  const std::int64_t done = run_records<T>(records, count, most, block);
+  move_out(shared, parts, outside);
+  if (trial && !again) outside.once([&] { trial.ran[outside.replica] = done; });
 }
-
-// Whether a record works on the step's state, which none of its operands names.
-constexpr auto uses_state = [](const auto& record) {
-  using R = std::decay_t<decltype(record)>;
-  constexpr bool any = std::is_same_v<R, Gather> || std::is_same_v<R, Dropout> ||
-                       std::is_same_v<R, Accumulate> || std::is_same_v<R, BeginForward> ||
-                       std::is_same_v<R, BeginUpdate> || std::is_same_v<R, ClipNorm> ||
-                       std::is_same_v<R, ApplyUpdate> || std::is_same_v<R, EndStep> ||
-                       std::is_same_v<R, Penalize>;
-  return any;
-};
 
 // Some blocks for each multiprocessor of any GPU there is; more would only wait.
 constexpr std::int64_t most_blocks = 2048;
@@ -227,7 +247,10 @@ struct Launcher {
   void operator()(const MoveStatistics& r) const { columns(r, r.mean.cols); }
   void operator()(const Loss& r) const { all_rows(r, rows(r.prediction)); }
   void operator()(const Metric& r) const { all_rows(r, rows(r.prediction)); }
-  void operator()(const Accumulate& r) const { run(r, 1); }
+  void operator()(const Accumulate& r) const {
+    run(r, 1);
+    if (r.check) look();
+  }
   void operator()(const BeginForward& r) const { run(r, 1); }
   void operator()(const BeginUpdate& r) const { run(r, 1); }
   void operator()(const EndStep& r) const { run(r, 1); }
@@ -237,7 +260,15 @@ struct Launcher {
   }
   void operator()(const Penalize& r) const {
     run(r, divided(r.weights.cols, norm_block));
-    if (r.partial) run(FinishPenalize{r}, 1);
+    if (!r.partial) return;
+    run(FinishPenalize{r}, 1);
+    look();
+  }
+
+  // Whether all go on: see Context::stopped.
+  void look() const {
+    if (context.may_stop && context.replicas > 1)
+      launch(look_for_stopped, dim3(1), stream, context);
   }
 
   void operator()(const MatMul& r) const {
@@ -308,9 +339,10 @@ template <class T>
 class CudaExecutable : public Executable {
  public:
   explicit CudaExecutable(Program program) : program_(std::move(program)) {
+    parts_ = own_parts(program_);
     for (Record record : program_.records) {
       std::visit([&](auto& r) { r.each([&](const Operand& o) { needs(o.buffer); }); }, record);
-      if (std::visit(uses_state, record)) needs(buffer_count - 1);
+      if (effects_of(record).on_state()) needs(buffer_count - 1);
       if (const auto* sum = std::get_if<Accumulate>(&record)) may_stop_ |= sum->check;
       if (const auto* penalize = std::get_if<Penalize>(&record))
         may_stop_ |= bool(penalize->partial);
@@ -328,13 +360,11 @@ class CudaExecutable : public Executable {
     context.replicas = program_.replicas;
     context.precision = program_.precision;
     context.may_stop = may_stop_;
+    context.stopped = stopped(context);
     context.buffers[Context::scratch] = scratch(context.rows);
     const auto stream = static_cast<Stream>(launch.stream);
-    if (in_one_kernel(context)) {
-      cuda::launch(run_steps<T>, dim3(1), stream, records_on_device(), int(program_.records.size()),
-                   launch.repeat, context);
-      return;
-    }
+    if (in_one_kernel(context)) return run_in_blocks(context, launch.repeat, stream);
+    Launcher<T>{context, stream}.look();
     std::int64_t left = launch.repeat;
     if (left >= captured_steps) {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -360,30 +390,79 @@ class CudaExecutable : public Executable {
     buffers_ = std::max(buffers_, buffer + 1);
   }
 
-  // FASTMLP_CUDA_STEP=kernel or launches has it one way or the other, for checks and comparison.
-  // Replicas have a launch for each record, between which one that must stop stops all of them; and
-  // what is made in parts, parts side by side.
+  // What is made in parts has a launch for each record, for parts side by side; what may stop
+  // others but is no whole step cannot be put back.
   bool in_one_kernel(const Context& context) const {
-    if (context.replicas > 1 || program_.records.size() < 2) return false;
-    if (context.buffers[Context::scratch]) return false;
-    const char* const wanted = std::getenv("FASTMLP_CUDA_STEP");
-    if (!wanted || !*wanted) return fits_one_block(context);
-    if (std::strcmp(wanted, "kernel") != 0 && std::strcmp(wanted, "launches") != 0)
-      throw std::runtime_error("FASTMLP_CUDA_STEP: needs kernel or launches, got '" +
-                               std::string(wanted) + "'");
-    return std::strcmp(wanted, "kernel") == 0;
+    if (program_.records.size() < 2 || context.buffers[Context::scratch]) return false;
+    if (stop_each_other() && !parts_.count) return false;
+    const std::string wanted = wanted_way();
+    return wanted.empty() ? fits_one_block(context) : wanted != "launches";
   }
 
-  // Whether a step takes one multiprocessor less time than all of them with a launch for each
-  // record. The rates are estimates of an H100's in float32, in seconds and operations a second.
+  // FASTMLP_CUDA_STEP=kernel or launches has it one way or the other, for checks and comparison;
+  // kernel-global is the kernel without its networks in shared memory.
+  static std::string wanted_way() {
+    const char* const variable = std::getenv("FASTMLP_CUDA_STEP");
+    const std::string wanted = variable ? variable : "";
+    for (const char* way : {"", "kernel", "kernel-global", "launches"})
+      if (wanted == way) return wanted;
+    throw std::runtime_error("FASTMLP_CUDA_STEP: needs kernel, kernel-global or launches, got '" +
+                             wanted + "'");
+  }
+
+  // Whether one multiprocessor takes less time for a network's step, of as many networks as it
+  // gets, than all of them with a launch for each record. The rates are estimates of an H100's in
+  // float32, in seconds and operations a second.
   bool fits_one_block(const Context& context) const {
     constexpr double launch = 2e-6, barrier = 1e-6, one = 1e11, all = 1e13;
     double operations = 0;
     for (const Record& record : program_.records)
       if (const auto* product = std::get_if<MatMul>(&record))
         operations += ProductShape(*product, context.rows).operations();
-    const double records = double(program_.records.size());
-    return records * barrier + operations / one < records * launch + operations / all;
+    const double records = double(program_.records.size()), networks = double(context.replicas);
+    const double turns = double(divided(context.replicas, multiprocessors()));
+    return turns * (records * barrier + operations / one) <
+           records * launch + networks * operations / all;
+  }
+
+  std::int64_t* stopped(const Context& context) {
+    if (!may_stop_) return nullptr;
+    if (context.replicas == 1)
+      return &static_cast<StepState*>(context.buffers[step_state])->not_finite;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!stopped_) stopped_.emplace(sizeof(std::int64_t));
+    return static_cast<std::int64_t*>(stopped_->data());
+  }
+
+  bool stop_each_other() const { return may_stop_ && program_.replicas > 1; }
+
+  void run_in_blocks(const Context& context, std::int64_t steps, Stream stream) {
+    const Trial trial = stop_each_other() ? place_of_trial() : Trial{};
+    Parts parts = parts_;
+    const bool in_shared = parts.count && wanted_way() != "kernel-global";
+    const std::int64_t shared = in_shared ? place_in_shared(parts, room_in_shared()) : 0;
+    auto go = [&](bool again) {
+      launch_with_shared(shared, run_steps<T>, dim3(unsigned(context.replicas)), stream,
+                         records_on_device(), int(program_.records.size()), steps, context, parts,
+                         trial, again);
+    };
+    go(false);
+    if (trial) go(true);
+  }
+
+  // Asked for when first needed, as CUDA takes its time to answer.
+  std::int64_t room_in_shared() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (room_ < 0) room_ = most_dynamic_shared(run_steps<T>);
+    return room_;
+  }
+
+  Trial place_of_trial() {
+    const std::size_t each = std::size_t(Trial::bytes(parts_)), n = std::size_t(program_.replicas);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!kept_) kept_.emplace(n * (each + sizeof(std::int64_t)));
+    char* const data = static_cast<char*>(kept_->data());
+    return {data, reinterpret_cast<std::int64_t*>(data + n * each)};
   }
 
   // Memory for the parts of the record that has most of them; null where no record has any.
@@ -425,9 +504,11 @@ class CudaExecutable : public Executable {
   const Program program_;
   int buffers_ = 0;
   bool may_stop_ = false;
+  Parts parts_;
   std::mutex mutex_;  // for what follows
   std::optional<DeviceCopy> records_;
-  std::optional<Scratch> scratch_;
+  std::int64_t room_ = -1;
+  std::optional<Scratch> scratch_, stopped_, kept_;
   Graph graph_;
   Context captured_{};
 };

@@ -29,6 +29,9 @@
 #define FASTMLP_PARAMETER const
 #define FASTMLP_SHARED(type, name, size) \
   type* const name = ::fastmlp::cuda::emulator::shared<type>(__COUNTER__, size)
+#define FASTMLP_DYNAMIC_SHARED(name)                          \
+  char* const name = ::fastmlp::cuda::emulator::shared<char>( \
+      __COUNTER__, ::fastmlp::cuda::emulator::machine().dynamic_shared)
 
 struct dim3 {
   unsigned x, y, z;
@@ -105,6 +108,7 @@ struct Machine {
   Fiber fibers[most_threads];
   int current = 0;
   dim3 block, blocks;
+  std::size_t dynamic_shared = 0;  // bytes
   std::function<void()> kernel;
   // By the place in the source and the size, which tells apart the instances of a template.
   std::map<std::pair<int, std::size_t>, std::vector<char>> shared;
@@ -195,11 +199,13 @@ class FlushToZero {
 };
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 blocks, Stream, const Arguments&... arguments) {
+void launch_with_shared(std::int64_t bytes, void (*kernel)(Parameters...), dim3 blocks, Stream,
+                        const Arguments&... arguments) {
   [[maybe_unused]] const FlushToZero flush;
   emulator::Machine& m = emulator::machine();
   m.kernel = [&] { kernel(arguments...); };
   m.blocks = blocks;
+  m.dynamic_shared = std::size_t(bytes);
   m.backwards = !m.backwards;
   const unsigned count = blocks.x * blocks.y;
   for (unsigned i = 0; i < count; ++i) {
@@ -207,6 +213,19 @@ void launch(void (*kernel)(Parameters...), dim3 blocks, Stream, const Arguments&
     m.block = dim3(number % blocks.x, number / blocks.x);
     emulator::run_block(m, emulator::most_threads);
   }
+}
+
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 blocks, Stream stream,
+            const Arguments&... arguments) {
+  launch_with_shared(0, kernel, blocks, stream, arguments...);
+}
+
+// An H100's.
+inline int multiprocessors() { return 132; }
+template <class... Parameters>
+std::int64_t most_dynamic_shared(void (*)(Parameters...)) {
+  return (227 - 32) << 10;  // the kernel's own are some 30 KB
 }
 
 inline void read(void* host, const void* device, std::size_t bytes, Stream) {

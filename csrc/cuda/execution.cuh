@@ -21,6 +21,9 @@ struct Context {
   std::int64_t rows, total_rows, replicas;
   Precision precision;  // of products
   bool may_stop;        // the program looks whether its loss is finite
+  // Not 0 once a network's loss was not. One network has that word in its state; of several it is
+  // written behind each record that looks, so that all of them have made that record.
+  std::int64_t* stopped;
 };
 
 template <class T>

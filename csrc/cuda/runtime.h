@@ -16,6 +16,8 @@
 // A parameter that every thread reads where it lies, without a copy of its own.
 #define FASTMLP_PARAMETER const __grid_constant__
 #define FASTMLP_SHARED(type, name, size) __shared__ type name[size]
+// Bytes, as many as the launch says.
+#define FASTMLP_DYNAMIC_SHARED(name) extern __shared__ __align__(16) char name[]
 #endif
 
 namespace fastmlp::cuda {
@@ -70,10 +72,36 @@ inline void check(cudaError_t status, const char* what) {
 using Stream = cudaStream_t;
 
 template <class... Parameters, class... Arguments>
+void launch_with_shared(std::int64_t bytes, void (*kernel)(Parameters...), dim3 blocks,
+                        Stream stream, const Arguments&... arguments) {
+  kernel<<<blocks, threads, std::size_t(bytes), stream>>>(arguments...);
+  check(cudaGetLastError(), "launch");
+}
+template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 blocks, Stream stream,
             const Arguments&... arguments) {
-  kernel<<<blocks, threads, 0, stream>>>(arguments...);
-  check(cudaGetLastError(), "launch");
+  launch_with_shared(0, kernel, blocks, stream, arguments...);
+}
+
+// Of the current GPU.
+inline int attribute(cudaDeviceAttr which) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device), "the current GPU");
+  check(cudaDeviceGetAttribute(&value, which, device), "what the current GPU has");
+  return value;
+}
+inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
+
+// How many bytes of shared memory a kernel may be launched with, beside what it names itself; has
+// them allowed, as more than 48 KB must be.
+template <class... Parameters>
+std::int64_t most_dynamic_shared(void (*kernel)(Parameters...)) {
+  cudaFuncAttributes its;
+  check(cudaFuncGetAttributes(&its, kernel), "what a kernel needs");
+  const int most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) - int(its.sharedSizeBytes);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most),
+        "shared memory");
+  return most;
 }
 
 inline void read(void* host, const void* device, std::size_t bytes, Stream stream) {
@@ -103,7 +131,7 @@ class DeviceCopy {
 class Scratch {
  public:
   explicit Scratch(std::size_t bytes) : bytes_(bytes) {
-    check(cudaMalloc(&data_, bytes), "memory for partial sums");
+    check(cudaMalloc(&data_, bytes), "memory of a program's own");
   }
   ~Scratch() { cudaFree(data_); }
   Scratch(const Scratch&) = delete;
