@@ -121,9 +121,9 @@ int set(T& to, const void* value, std::size_t bytes) {
 
 extern "C" {
 
-// What tests set and read: how creation and products go, the seconds that each of the two
-// algorithms adds to a clock, and the products that were made.
-int fake_create_status = success, fake_status = success;
+// What tests set and read: how creation and products go, of which products only some fail, the
+// seconds that each of the two algorithms adds to a clock, and the products that were made.
+int fake_create_status = success, fake_status = success, fake_fails_every = 0;
 double* fake_clock = nullptr;
 double fake_seconds[2] = {0, 0};
 int fake_products = 0;
@@ -207,7 +207,10 @@ int cublasLtMatmul(void* handle, void* product, const void* alpha, const void* a
   };
   if (number(alpha) != 1 || number(beta) != 0) return invalid_value;
   if (descending && bytes < workspace_of_descending) return invalid_value;
-  bool poison = fake_status != success || !starts_at(a, of_a, way->alignment[0]) ||
+  ++fake_products;
+  const bool fails = fake_fails_every && fake_products % fake_fails_every == 0;
+  const int status = fails ? execution_failed : fake_status;
+  bool poison = status != success || !starts_at(a, of_a, way->alignment[0]) ||
                 !starts_at(b, of_b, way->alignment[1]) || !starts_at(d, of_d, way->alignment[3]);
   if (descending && !workspace) poison = true;
   if (bytes && workspace) std::memset(workspace, 0xFF, bytes);
@@ -216,8 +219,7 @@ int cublasLtMatmul(void* handle, void* product, const void* alpha, const void* a
   else
     multiply(static_cast<float*>(d), p, of_a, a, of_b, b, of_d, s, descending, poison);
   if (fake_clock) *fake_clock += fake_seconds[way->number];
-  ++fake_products;
-  return fake_status;
+  return status;
 }
 
 }  // extern "C"

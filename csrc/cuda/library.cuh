@@ -45,8 +45,12 @@ FASTMLP_DEVICE void execute(const Round& record, const Block& block) {
   round_pairs(record, block);
 }
 
-// The epilogue of a product whose sums lie in `out`.
-struct FinishProduct { MatMul product; };
+// The epilogue of a product whose sums lie in `out`; `rounded`, where it is wanted, is the result
+// as Round would have it. A thread has the two elements of a word.
+struct FinishProduct {
+  MatMul product;
+  Operand rounded;
+};
 
 template <class T>
 FASTMLP_DEVICE void execute(const FinishProduct& record, const Block& block) {
@@ -54,21 +58,38 @@ FASTMLP_DEVICE void execute(const FinishProduct& record, const Block& block) {
   const auto out = block.matrix<T>(r.out), before = block.matrix<T>(r.before);
   const auto kept = block.matrix<const T>(r.kept);
   const T* const bias = block.data<const T>(r.bias);
-  block.each_cell(block.rows(r.out), r.out.cols, [&](std::int64_t i, std::int64_t j) {
-    const T value = bias ? out[i][j] + bias[j] : out[i][j];
-    if (before) before[i][j] = value;
-    out[i][j] = kept ? value * slope(kept[i][j], r.activation) : activated(value, r.activation);
+  const auto rounded = block.matrix<std::uint32_t>(record.rounded);
+  const std::int64_t cols = r.out.cols;
+  block.each_cell(block.rows(r.out), (cols + 1) / 2, [&](std::int64_t i, std::int64_t word) {
+    T first = T(0), second = T(0);
+#pragma unroll 1  // or all formulas would be there twice
+    for (std::int64_t j = 2 * word; j < 2 * word + 2 && j < cols; ++j) {
+      const T value = bias ? out[i][j] + bias[j] : out[i][j];
+      if (before) before[i][j] = value;
+      first = second;
+      second = kept ? value * slope(kept[i][j], r.activation) : activated(value, r.activation);
+      out[i][j] = second;
+    }
+    if constexpr (std::is_same_v<T, float>) {
+      const bool alone = 2 * word + 1 == cols;
+      if (rounded) rounded[i][word] = to_bfloat16(alone ? second : first, alone ? 0.0f : second);
+    }
   });
+}
+
+inline bool has_epilogue(const MatMul& r) {
+  return r.bias || r.before || r.kept || !r.activation.is_identity();
 }
 
 // ---- on the host
 
-// How one product of a program goes by the library, and of which factors a copy has to be made
-// first: those rounded to bfloat16 lie in Context::for_library.
+// How one product of a program goes by the library. Factors rounded to bfloat16 are copies in
+// Context::for_library, which it may have to make first, and its result may be a later product's.
 struct Way {
   BlasProduct product;
-  std::optional<Operand> a, b;  // the copies
+  std::optional<Operand> a, b;
   bool round_a = false, round_b = false;
+  Operand rounded_out;
 };
 
 enum class Library { never, always, measured };
@@ -99,8 +120,8 @@ bool multiply_by_library(const Launcher& own, const MatMul& r, const Way& way, v
     if (!way.product.run(address(r.out, i), address(way.a ? *way.a : r.a, i),
                          address(way.b ? *way.b : r.b, i), workspace, own.stream))
       return false;
-  if (r.bias || r.before || r.kept || !r.activation.is_identity())
-    own.cells(FinishProduct{r}, own.rows(r.out), r.out.cols);
+  if (has_epilogue(r))
+    own.cells(FinishProduct{r, way.rounded_out}, own.rows(r.out), (r.out.cols + 1) / 2);
   return true;
 }
 
@@ -112,13 +133,18 @@ struct Ways {
 
   std::size_t bytes() const { return copies + workspace; }
 
-  // Enqueues a record, if it has a way here that works.
+  // Enqueues a record, if it has a way here; by our own kernels after all, if the library fails.
   template <class Launcher>
   bool run(std::size_t number, const Record& record, const Launcher& own) const {
     const auto way = of.find(number);
     if (way == of.end()) return false;
     auto* const memory = static_cast<char*>(own.context.buffers[Context::for_library]);
-    return multiply_by_library(own, std::get<MatMul>(record), way->second, memory + copies);
+    const auto& product = std::get<MatMul>(record);
+    if (multiply_by_library(own, product, way->second, memory + copies)) return true;
+    own(product);
+    const Operand& rounded = way->second.rounded_out;
+    if (rounded) own.cells(Round{rounded, product.out}, own.rows(product.out), rounded.cols);
+    return true;
   }
 };
 
@@ -135,21 +161,23 @@ class Chooser {
   // first used, meets a graph that is being captured.
   std::shared_ptr<const Ways> ways(Library wanted) {
     if (wanted == Library::never) return nullptr;
-    auto ways = std::make_shared<Ways>();
+    const auto ways = std::make_shared<Ways>();
     for (std::size_t i = 0; i < program_.records.size(); ++i) {
       const auto* const product = std::get_if<MatMul>(&program_.records[i]);
-      if (product && is_large(*product))
-        if (auto found = best(*product, wanted == Library::always)) {
-          Way way;
-          way.product = std::move(*found);
-          if (arithmetic() == Arithmetic::bfloat16) {
-            way.a = copy_of(product->a, way.round_a);
-            way.b = copy_of(product->b, way.round_b);
-          }
-          ways->workspace = std::max(ways->workspace, way.product.workspace);
-          ways->of.emplace(i, std::move(way));
+      std::optional<BlasProduct> found;
+      if (product && is_large(*product)) found = best(*product, wanted == Library::always);
+      if (found) {
+        Way way;
+        way.product = std::move(*found);
+        if (arithmetic() == Arithmetic::bfloat16) {
+          way.a = copy_of(product->a, way.round_a, *ways);
+          way.b = copy_of(product->b, way.round_b, *ways);
         }
-      forget_copies_of_what_changes(program_.records[i]);
+        ways->workspace = std::max(ways->workspace, way.product.workspace);
+        ways->of.emplace(i, std::move(way));
+      }
+      forget_what_changes(program_.records[i]);
+      if (found && has_epilogue(*product)) finished_.push_back({product->out, i});
     }
     if (ways->of.empty()) return nullptr;
     ways->copies = std::size_t(whole_lines(words_ * std::int64_t(sizeof(std::uint32_t))));
@@ -168,6 +196,11 @@ class Chooser {
   struct RoundedCopy {
     Operand of, words;
     bool is_current;
+  };
+  // A result behind whose epilogue, that of record `number`, nothing has changed.
+  struct Finished {
+    Operand out;
+    std::size_t number;
   };
 
   std::int64_t rows(const Operand& o) const {
@@ -189,23 +222,32 @@ class Chooser {
     const std::int64_t words = (of.cols + 1) / 2, stride = (words + 3) / 4 * 4;
     return {Context::for_library, offset, of.rows, words, stride, rows(of) * stride};
   }
-  Operand copy_of(const Operand& of, bool& round) {
-    auto is_of = [&](const RoundedCopy& copy) {
-      return same_place(copy.of, of) && copy.of.rows == of.rows && copy.of.cols == of.cols &&
-             copy.of.row_stride == of.row_stride && copy.of.batch_stride == of.batch_stride;
-    };
-    auto copy = std::find_if(copies_.begin(), copies_.end(), is_of);
+  static bool same_matrix(const Operand& a, const Operand& b) {
+    return same_place(a, b) && a.rows == b.rows && a.cols == b.cols &&
+           a.row_stride == b.row_stride && a.batch_stride == b.batch_stride;
+  }
+  // The copy that a product takes, and whether it has to be made first.
+  Operand copy_of(const Operand& of, bool& round, Ways& ways) {
+    auto copy = std::find_if(copies_.begin(), copies_.end(),
+                             [&](const RoundedCopy& each) { return same_matrix(each.of, of); });
     if (copy == copies_.end()) {
       copy = copies_.insert(copy, {of, copied_to(of, words_), false});
       words_ += context_.replicas * copy->words.batch_stride;
     }
-    round = !std::exchange(copy->is_current, true);
+    if (std::exchange(copy->is_current, true)) return copy->words;
+    const auto made = std::find_if(finished_.begin(), finished_.end(),
+                                   [&](const Finished& each) { return same_matrix(each.out, of); });
+    round = made == finished_.end();
+    if (!round) ways.of.at(made->number).rounded_out = copy->words;
     return copy->words;
   }
-  void forget_copies_of_what_changes(Record record) {
-    if (copies_.empty()) return;
+  void forget_what_changes(Record record) {
+    if (copies_.empty() && finished_.empty()) return;
     auto end = [&](const Operand& o) {
       return o.offset + (context_.replicas - 1) * o.batch_stride + rows(o) * o.row_stride;
+    };
+    auto cross = [&](const Operand& a, const Operand& b) {
+      return a.buffer == b.buffer && a.offset < end(b) && b.offset < end(a);
     };
     // Which operands a record writes is known of these; of others any might be.
     const int all = std::numeric_limits<int>::max();
@@ -215,9 +257,9 @@ class Chooser {
     int number = 0;
     auto changes = [&](const Operand& o) {
       if (number++ >= written || !o) return;
-      for (RoundedCopy& copy : copies_)
-        if (copy.of.buffer == o.buffer && copy.of.offset < end(o) && o.offset < end(copy.of))
-          copy.is_current = false;
+      for (RoundedCopy& copy : copies_) copy.is_current &= !cross(copy.of, o);
+      auto changed = [&](const Finished& each) { return cross(each.out, o); };
+      finished_.erase(std::remove_if(finished_.begin(), finished_.end(), changed), finished_.end());
     };
     std::visit([&](auto& r) { r.each(changes); }, record);
   }
@@ -335,6 +377,7 @@ class Chooser {
   const Context& context_;
   const Stream stream_;
   std::vector<RoundedCopy> copies_;
+  std::vector<Finished> finished_;
   std::int64_t words_ = 0;
 };
 
