@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import emulated
 import numpy as np
@@ -21,6 +22,7 @@ from support import assert_same_bits, relative_distance
 
 import fastmlp as fm
 from fastmlp import _core
+from fastmlp import device as devices
 from fastmlp.device import Device, to_host
 
 TESTS = Path(__file__).resolve().parent
@@ -445,6 +447,44 @@ def test_copies_are_made_once(always: Backend, monkeypatch: pytest.MonkeyPatch) 
     # loss's gradient, and three epilogues, which also copy h and its gradient; our own kernels
     # would have taken 4 for each product.
     assert round(1e6 * (by_library - blocks())) == 4 * 8 + 3 * 8 - 5 * 4
+
+
+# ---- what Python does
+
+
+def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged = tmp_path / "cu13" / "lib" / "libcublasLt.so.13"
+    packaged.parent.mkdir(parents=True)
+    packaged.touch()
+    nvidia = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(devices, "find_spec", lambda _: nvidia)
+    assert devices._cublaslt() == ["libcublasLt.so.13", str(packaged), "libcublasLt.so.12"]
+    monkeypatch.setattr(devices, "find_spec", lambda _: None)
+    assert devices._cublaslt() == ["libcublasLt.so.13", "libcublasLt.so.12"]
+
+
+def test_where_choices_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    name = f"cuda-products-{fm.__version__}.txt"
+    assert devices._choices() == str(tmp_path / ".cache" / "fastmlp" / name)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert devices._choices() == ""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert devices._choices() == f"/cache/fastmlp/{name}"
+
+
+def test_the_configuration_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, object] = {"blas": "", "large_products": {}}
+    monkeypatch.setattr(devices, "_why_not_cuda", lambda: "")
+    monkeypatch.setattr(devices, "cuda_is_built", lambda: True)
+    monkeypatch.setitem(sys.modules, "fastmlp._cuda", SimpleNamespace(describe=lambda: found))
+    assert fm.show_config()["cuda"]["blas"] == "cuBLASLt not found: own kernels"
+    found |= {"blas": "cuBLASLt 13.2.3", "large_products": {"a product": "algorithm 0"}}
+    assert fm.show_config()["cuda"].items() >= found.items()
 
 
 # ---- on a GPU

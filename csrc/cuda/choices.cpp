@@ -1,3 +1,4 @@
+// The file of choices: read line by line, written by one process at a time.
 #include "cuda/choices.h"
 
 #include <fcntl.h>
