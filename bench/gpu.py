@@ -26,7 +26,7 @@ from fastmlp import device
 
 from . import report, suite
 from .floor import GpuFloor
-from .gpu_sides import CAPTURED, SANITIZED, STEP, Peaks, Ways
+from .gpu_sides import BLAS, CAPTURED, SANITIZED, STEP, Peaks, Ways
 from .measure import DisagreementError, check, interleave
 from .report import Record
 from .sides import GPU_PEERS, OURS, SIDES, missing
@@ -40,15 +40,12 @@ _A, _D = (replace(STANDARD[name], device="cuda") for name in "AD")
 # At 1e-3, ten steps of networks this wide make much of the last bit of a float.
 _WIDE = Workload("W", (4096,) * 4, 8192, learning_rate=1e-4, device="cuda")
 _NARROW = Workload("N", (64,) * 6, 1 << 17, loss="mse", device="cuda", precision="bfloat16")
-WORKLOADS = [
-    _A,
-    _D,
-    replace(_D, name="D132", replicas=132),
+WIDE = [
     _WIDE,
     replace(_WIDE, name="Wt", precision="tf32"),
     replace(_WIDE, name="Wb", precision="bfloat16"),
-    _NARROW,
 ]
+WORKLOADS = [_A, _D, replace(_D, name="D132", replicas=132), *WIDE, _NARROW]
 # What the limits of `fits_one_block` in csrc/cuda/backend.cu have to decide about.
 STEPS = [
     Workload("own", dims, batch, loss="mse", device="cuda", replicas=replicas)
@@ -336,7 +333,7 @@ def modes(effort: suite.Effort) -> Iterator[Record]:
 def _ways(worker: Worker, workload: Workload, rounds: int) -> Record:
     long = epoch(workload) // workload.batch
     times = {
-        what: 1e6 * worker.call("seconds", workload, way, steps, epochs, rounds)
+        what: 1e6 * worker.call("seconds", workload, STEP, way, steps, epochs, rounds)
         for what, way, steps, epochs in (
             ("kernel", "kernel", long, 1),
             ("global", "kernel-global", long, 1),
@@ -360,12 +357,35 @@ def _ways(worker: Worker, workload: Workload, rounds: int) -> Record:
     }
 
 
+def products(effort: suite.Effort) -> Iterator[Record]:
+    """Time steps of wide layers by our own kernels and by cuBLASLt, and say which way they went."""
+    records: list[Record] = []
+    failures: list[str] = []
+    ways: Record = {}
+    print(f"    {fm.show_config()['cuda']['blas']}; milliseconds a step: our own kernels,")
+    print("    the library's first choice for all large products, and each as measured")
+    with closing(Worker("fastmlp's products", 1, Ways, {BLAS: ""})) as worker:
+        for workload in WIDE:
+            with noted(failures, workload.text):
+                call = partial(worker.call, "seconds", workload, BLAS)
+                times = {
+                    what: 1e3 * call(way, _LEAST_STEPS, 1, effort.rounds)
+                    for what, way in (("own", "never"), ("library", "always"), ("measured", ""))
+                }
+                cells = "".join(f"{report.number(time):>10}" for time in times.values())
+                print(f"    {workload.name:4}{cells}", flush=True)
+                records.append({"workload": workload.name, "milliseconds": times})
+                ways = worker.call("large_products")
+            yield {"records": records, "large_products": ways, "failures": failures}
+
+
 PARTS: dict[str, Part] = {
     "tests": tests,
     "sanitizer": sanitizer,
     "speed": speed,
     "latency": latency,
     "modes": modes,
+    "products": products,
 }
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+import fastmlp as fm
+
 from .sides import OURS, side_class
 from .workloads import Workload
 
-# Of fm.Sequential and the backend: see csrc/cuda/backend.cu.
-STEP = "FASTMLP_CUDA_STEP"
+# How a step and its large products are made: see csrc/cuda/backend.cu and library.cuh.
+STEP, BLAS = "FASTMLP_CUDA_STEP", "FASTMLP_CUDA_BLAS"
 WAYS = ("kernel", "kernel-global", "launches")
 CAPTURED = 32  # steps of a graph
 
@@ -90,17 +92,24 @@ class Ways:
     that are one replay of the graph; an epoch of 32 batches has all by launches.
     """
 
-    def seconds(self, workload: Workload, way: str, steps: int, epochs: int, rounds: int) -> float:
+    def seconds(
+        self, workload: Workload, variable: str, way: str, steps: int, epochs: int, rounds: int
+    ) -> float:
         """Return the median time of a step, of epochs of so many."""
         side = self._side(workload, steps)
-        os.environ[STEP] = way
+        os.environ[variable] = way
         times = []
         for _ in range(rounds + 1):
             side.reset()
             start = time.perf_counter()
             side.train(epochs)
             times.append((time.perf_counter() - start) / (epochs * steps))
-        return median(times[1:])  # the first one captures
+        return median(times[1:])  # the first one measures products and captures
+
+    def large_products(self) -> dict[str, str]:
+        """Return which way each of them has gone, in all workloads so far."""
+        ways: dict[str, str] = fm.show_config()["cuda"]["large_products"]
+        return ways
 
     def same_bits(self, workload: Workload) -> bool:
         """Return whether one kernel, either way, launches and graphs train to the same weights."""

@@ -46,9 +46,11 @@ if(FASTMLP_CUDA)
     separate_arguments(nvcc_options UNIX_COMMAND "${nvcc_options}")
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS cmake/nvcc_options.txt)
 
-    file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu csrc/bindings/cuda/*.cpp)
+    file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu csrc/cuda/*.cpp
+         csrc/bindings/cuda/*.cpp)
     pybind11_add_module(_cuda MODULE NO_EXTRAS ${cuda_sources})
     target_include_directories(_cuda PRIVATE csrc)
+    target_link_libraries(_cuda PRIVATE ${CMAKE_DL_LIBS})
     target_compile_options(_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${nvcc_options}>")
     # Standard exceptions cross to fastmlp._core, CUDA's symbols do not.
     target_link_options(_cuda PRIVATE -Wl,--exclude-libs,ALL)

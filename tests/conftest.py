@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import emulated
 import pytest
@@ -55,13 +56,19 @@ def real_gpu() -> devices.Device:
 
 
 @pytest.fixture(scope="session")
-def emulated_cuda(tmp_path_factory: pytest.TempPathFactory) -> devices.Device:
-    """The CUDA backend's own sources on NumPy arrays: see csrc/cuda/emulator.h."""
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the CUDA backend's own sources, compiled for the host."""
     if not shutil.which(emulated.COMPILER):
         pytest.skip("needs a C++ compiler")
     library = tmp_path_factory.mktemp("cuda") / "cuda.so"
     emulated.build_cuda(library)
-    return emulated.load(library)
+    return library
+
+
+@pytest.fixture(scope="session")
+def emulated_cuda(emulated_library: Path) -> devices.Device:
+    """The CUDA backend's own sources on NumPy arrays: see csrc/cuda/emulator.h."""
+    return emulated.load(emulated_library)
 
 
 @pytest.fixture(params=["emulated", *GPU])

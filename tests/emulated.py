@@ -3,9 +3,10 @@
 With FASTMLP_EMULATE_CUDA=1 or FASTMLP_EMULATE_AVX512=1 in the environment, conftest.py calls
 `take_over`, and any test file runs on the sources of the CUDA backend, or on those that are
 compiled for AVX-512, with NumPy arrays: ``FASTMLP_EMULATE_CUDA=1 pytest tests/test_kernels.py``.
-That proves the kernels' logic, and neither their speed nor what only the hardware has: see
-csrc/cuda/emulator.h and emulated_avx512.h. The path of a library that `build_cuda` or
-`build_avx512` made saves compiling it again: ``FASTMLP_EMULATE_AVX512=/tmp/avx512.so``.
+With FASTMLP_CUDA_BLAS=always beside it, products go by a stand-in for cuBLASLt. That proves the
+kernels' logic, and neither their speed nor what only the hardware has: see csrc/cuda/emulator.h and
+emulated_avx512.h. The path of a library that `build_cuda` or `build_avx512` made saves compiling it
+again: ``FASTMLP_EMULATE_AVX512=/tmp/avx512.so``.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ def build_cuda(library: Path, root: Path = ROOT) -> None:
     """Compile the CUDA backend of a tree of sources as plain C++."""
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wno-unknown-pragmas"]
     sources = ["-x", "c++", root / "csrc/cuda/backend.cu", "-x", "none"]
+    sources += sorted((root / "csrc/cuda").glob("*.cpp"))
     flags += ["-DFASTMLP_EMULATE_CUDA", f"-I{root / 'csrc'}", "-o", str(library)]
     subprocess.run(
-        [COMPILER, *flags, *sources, root / "tests/emulated_cuda.cpp"],
+        [COMPILER, *flags, *sources, root / "tests/emulated_cuda.cpp", "-ldl"],
         check=True,
     )
 
@@ -75,6 +77,12 @@ def build_avx512(library: Path) -> None:
     subprocess.run([COMPILER, "-shared", *objects, "-o", library, "-pthread", "-ldl"], check=True)
 
 
+def build_fake_cublaslt(library: Path) -> None:
+    """Compile the stand-in for NVIDIA's library: see its source."""
+    flags = ["-std=c++17", "-O2", "-shared", "-fPIC", "-ffp-contract=off", "-o", str(library)]
+    subprocess.run([COMPILER, *flags, ROOT / "tests/fake_cublaslt.cpp"], check=True)
+
+
 def load(library: Path) -> device.Device:
     """Return a device of NumPy arrays with that backend."""
     header = (ROOT / "csrc/core/backend.h").read_text()
@@ -92,6 +100,30 @@ def load(library: Path) -> device.Device:
     return device.Device("cpu", np, capsule)
 
 
+class Blas:
+    """What an emulated backend knows of cuBLASLt."""
+
+    def __init__(self, backend: Path) -> None:
+        self.native = ctypes.CDLL(os.fspath(backend))
+        self.native.fastmlp_clock.restype = ctypes.POINTER(ctypes.c_double)
+        self.native.fastmlp_blas_version.restype = ctypes.c_char_p
+        self.native.fastmlp_large_products.restype = ctypes.c_char_p
+
+    def use(self, library: Path | str, choices: Path | str = "") -> None:
+        """Have products go by this library, and keep in the file which way they go."""
+        self.native.fastmlp_use_blas(os.fsencode(library), os.fsencode(choices))
+
+    @property
+    def version(self) -> str:
+        return self.native.fastmlp_blas_version().decode()
+
+    @property
+    def products(self) -> dict[str, str]:
+        """Which way each product went."""
+        lines = self.native.fastmlp_large_products().decode().splitlines()
+        return dict(line.split(": ") for line in lines)
+
+
 _kept: list[Any] = []
 BACKENDS = {"FASTMLP_EMULATE_CUDA": build_cuda, "FASTMLP_EMULATE_AVX512": build_avx512}
 
@@ -104,6 +136,10 @@ def take_over(build: Callable[[Path], None], given: str) -> None:
         build(library)
     device._CPU = load(library)
     _share_threads(ctypes.CDLL(os.fspath(library)))
+    if build is build_cuda and os.environ.get("FASTMLP_CUDA_BLAS") == "always":
+        blas = Path(tempfile.mkdtemp()) / "cublaslt.so"
+        build_fake_cublaslt(blas)
+        Blas(library).use(blas)
 
 
 def _share_threads(library: ctypes.CDLL) -> None:

@@ -19,7 +19,7 @@ ALLOWED_INCLUDES = {
     "core": r"core/",
     "nn": r"(core|nn)/",
     "cpu": r"(core|cpu)/|(cpuid|dlfcn|pthread|sched|unistd|immintrin|arm_neon)\.h$",
-    "cuda": r"(core|cuda)/|(cuda|cublas|nvrtc)|(immintrin|ucontext)\.h$",
+    "cuda": r"(core|cuda)/|(cuda|nvrtc)|(dlfcn|fcntl|immintrin|sys/file|ucontext|unistd)\.h$",
     "bindings": r"(core|nn|bindings|pybind11)/|(cpu|cuda)/(backend|machine)\.h$",
 }
 THREAD_HEADERS = {"atomic", "condition_variable", "future", "mutex", "shared_mutex", "thread"}

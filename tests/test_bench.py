@@ -555,7 +555,7 @@ def test_without_a_gpu_it_says_so(
 
 
 def test_the_gpu_s_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu.parse([]).only == ["tests", "sanitizer", "speed", "latency", "modes"]
+    assert gpu.parse([]).only == ["tests", "sanitizer", "speed", "latency", "modes", "products"]
     options = gpu.parse(["--quick", "--only", "speed,modes", "--json", "x.json"])
     assert (options.only, options.effort) == (["speed", "modes"], suite.QUICK)
     with pytest.raises(SystemExit, match="2"):
@@ -815,7 +815,7 @@ def test_ways_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(gpu_sides.STEP, "")
     ways = gpu_sides.Ways()
     assert ways.same_bits(ON_GPU)
-    assert 0 < ways.seconds(ON_GPU, "launches", steps=3, epochs=2, rounds=2) < 1
+    assert 0 < ways.seconds(ON_GPU, gpu_sides.STEP, "launches", steps=3, epochs=2, rounds=2) < 1
     assert os.environ[gpu_sides.STEP] == "launches"
 
 
@@ -833,6 +833,31 @@ def test_modes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert set(found["records"][0]["microseconds"].values()) == {1.0}
     assert len(found["failures"]) == 1
     assert "17-64-64-6" in capsys.readouterr().out
+
+
+def test_products_say_which_way_they_went(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Answers:
+        def __init__(self, *_: Any) -> None: ...
+        def call(self, method: str, *asked: Any) -> Any:
+            if method == "large_products":
+                return {"a product": "own kernels"}
+            workload, variable, way, *_ = asked
+            if workload.precision == "tf32":
+                raise WorkerError("no such device")
+            assert variable == gpu_sides.BLAS
+            return {"never": 3e-3, "always": 1e-3, "": 2e-3}[way]
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(gpu, "Worker", Answers)
+    found = last(gpu.products)
+    assert [record["workload"] for record in found["records"]] == ["W", "Wb"]
+    assert found["records"][0]["milliseconds"] == {"own": 3, "library": 1, "measured": 2}
+    assert found["large_products"] == {"a product": "own kernels"}
+    assert len(found["failures"]) == 1
+    assert "milliseconds a step" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])

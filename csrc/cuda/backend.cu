@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -14,6 +15,7 @@
 #include "core/effects.h"
 #include "cuda/elementwise.cuh"
 #include "cuda/execution.cuh"
+#include "cuda/library.cuh"
 #include "cuda/loss.cuh"
 #include "cuda/matmul.cuh"
 #include "cuda/networks.cuh"
@@ -365,18 +367,21 @@ class CudaExecutable : public Executable {
     const auto stream = static_cast<Stream>(launch.stream);
     if (in_one_kernel(context)) return run_in_blocks(context, launch.repeat, stream);
     Launcher<T>{context, stream}.look();
+    const std::shared_ptr<const Ways> ways = ways_by_library(context, stream);
+    if (ways) context.buffers[Context::for_library] = grown(for_library_, ways->bytes());
     std::int64_t left = launch.repeat;
     if (left >= captured_steps) {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (!graph_ || !same(context, captured_)) {
-        graph_.capture([this, context](Stream s) {
-          for (int i = 0; i < captured_steps; ++i) enqueue(context, s);
+      if (!graph_ || !same(context, captured_) || ways != captured_ways_) {
+        graph_.capture([this, context, ways](Stream s) {
+          for (int i = 0; i < captured_steps; ++i) enqueue(context, ways.get(), s);
         });
         captured_ = context;
+        captured_ways_ = ways;
       }
       for (; left >= captured_steps; left -= captured_steps) graph_.replay(stream);
     }
-    for (; left > 0; --left) enqueue(context, stream);
+    for (; left > 0; --left) enqueue(context, ways.get(), stream);
   }
 
  private:
@@ -386,7 +391,7 @@ class CudaExecutable : public Executable {
   // A program of fm.kernels has as many buffers as its operands say; one that works on the state,
   // all that a network has.
   void needs(int buffer) {
-    if (buffer >= Context::scratch) throw std::length_error("CUDA: too many buffers");
+    if (buffer >= Context::for_library) throw std::length_error("CUDA: too many buffers");
     buffers_ = std::max(buffers_, buffer + 1);
   }
 
@@ -476,11 +481,13 @@ class CudaExecutable : public Executable {
               elements = std::max(elements, parts(r, rows) * r.out.rows * r.out.cols);
           },
           record);
-    if (elements == 0) return nullptr;
+    return grown(scratch_, std::size_t(elements) * sizeof(T));
+  }
+  void* grown(std::optional<Scratch>& memory, std::size_t bytes) {
+    if (bytes == 0) return nullptr;
     const std::lock_guard<std::mutex> lock(mutex_);
-    const std::size_t bytes = std::size_t(elements) * sizeof(T);
-    if (!scratch_ || scratch_->bytes() < bytes) scratch_.emplace(bytes);
-    return scratch_->data();
+    if (!memory || memory->bytes() < bytes) memory.emplace(bytes);
+    return memory->data();
   }
 
   // Copied when first needed: a program of fm.kernels lives for one call.
@@ -496,9 +503,23 @@ class CudaExecutable : public Executable {
            a.rows == b.rows && a.total_rows == b.total_rows;
   }
 
-  void enqueue(const Context& context, Stream stream) const {
+  // What goes by the library in these buffers, found out when they change.
+  std::shared_ptr<const Ways> ways_by_library(const Context& context, Stream stream) {
+    const Library wanted = wanted_library();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!chosen_ || !same(context, chosen_->context) || wanted != chosen_->wanted) {
+      const auto ways = Chooser<Launcher<T>>(program_, context, stream).ways(wanted);
+      chosen_.emplace(Chosen{context, wanted, ways});
+    }
+    return chosen_->ways;
+  }
+
+  void enqueue(const Context& context, const Ways* ways, Stream stream) const {
     const Launcher<T> launcher{context, stream};
-    for (const Record& record : program_.records) std::visit(launcher, record);
+    for (std::size_t i = 0; i < program_.records.size(); ++i) {
+      const Record& record = program_.records[i];
+      if (!ways || !ways->run(i, record, launcher)) std::visit(launcher, record);
+    }
   }
 
   const Program program_;
@@ -508,9 +529,16 @@ class CudaExecutable : public Executable {
   std::mutex mutex_;  // for what follows
   std::optional<DeviceCopy> records_;
   std::int64_t room_ = -1;
-  std::optional<Scratch> scratch_, stopped_, kept_;
+  std::optional<Scratch> scratch_, for_library_, stopped_, kept_;
+  struct Chosen {
+    Context context;
+    Library wanted;
+    std::shared_ptr<const Ways> ways;
+  };
+  std::optional<Chosen> chosen_;
   Graph graph_;
   Context captured_{};
+  std::shared_ptr<const Ways> captured_ways_;
 };
 
 class CudaBackend : public Backend {

@@ -14,8 +14,9 @@ namespace fastmlp::cuda {
 // A run of a program, as every kernel gets it.
 struct Context {
   static constexpr int most_buffers = 24;
-  static constexpr int scratch = most_buffers - 1;  // the backend's own
-  static_assert(buffer_count <= scratch);
+  // The backend's own: parts of sums, and what is for products of the library (library.cuh).
+  static constexpr int scratch = most_buffers - 1, for_library = most_buffers - 2;
+  static_assert(buffer_count <= for_library);
 
   void* buffers[most_buffers];
   std::int64_t rows, total_rows, replicas;

@@ -24,12 +24,6 @@ int driver() {
   return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
 }
 
-// The current GPU; less than 0 where there is none.
-int current_device() {
-  int device = -1;
-  return cudaGetDevice(&device) == cudaSuccess ? device : -1;
-}
-
 // 10 times the compute capability of a GPU, 0 where it cannot be asked.
 int capability(int device) {
   int major = 0, minor = 0;
@@ -63,6 +57,11 @@ std::string unavailable() {
 std::string runtime_version() { return version_text(CUDART_VERSION); }
 
 std::string driver_version() { return driver() ? version_text(driver()) : ""; }
+
+int current_device() {
+  int device = -1;
+  return cudaGetDevice(&device) == cudaSuccess ? device : -1;
+}
 
 std::string device_name() {
   cudaDeviceProp properties;

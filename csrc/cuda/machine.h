@@ -14,7 +14,9 @@ std::string unavailable();
 std::string runtime_version();
 std::string driver_version();
 
-// The current GPU; both are empty where there is none.
+// The current GPU: its number, less than 0 where there is none, and its name and capability, which
+// are empty then.
+int current_device();
 std::string device_name();
 std::string compute_capability();  // such as "9.0"
 

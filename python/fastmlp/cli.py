@@ -511,8 +511,7 @@ def _print_config(config: dict[str, Any]) -> None:
     versions = f"CUDA {cuda['runtime']}, driver for {cuda['driver']}"
     built = "built" if cuda["built"] else "not built"
     _row("GPU", f"{gpu}, {versions}" if cuda["available"] else f"none in use, CUDA {built}")
-    if not cuda["available"]:
-        _row("", cuda["reason"])
+    _row("", cuda["blas"] if cuda["available"] else cuda["reason"])
 
 
 def _announce(data: _Data, model: fm.Sequential, options: argparse.Namespace) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,6 +186,7 @@ def _cuda() -> Device:
     if reason:
         raise RuntimeError(f"device 'cuda': {reason}")
     cupy = _working_cupy()
+    native.use_blas(_cublaslt(), _choices())
     backend = native.backend(lambda: cupy.cuda.get_current_stream().ptr)
     _core.check_backend(backend)
     return Device("cuda", cupy, backend)
@@ -210,6 +213,27 @@ def _working_cupy() -> Any:
             ) from None
         raise RuntimeError(f"device 'cuda': CuPy does not work here: {error}") from error
     return cupy
+
+
+def _cublaslt() -> list[str]:
+    """Return where cuBLASLt may be: as a system has it, and in NVIDIA's packages."""
+    spec = find_spec("nvidia")
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
+    found = []
+    for major, package in (("13", "cu13"), ("12", "cublas")):
+        name = f"libcublasLt.so.{major}"
+        packaged = [folder / package / "lib" / name for folder in folders]
+        found += [name, *(str(path) for path in packaged if path.is_file())]
+    return found
+
+
+def _choices() -> str:
+    """Return the file in the user's cache that keeps how products are computed; "" for none."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        return ""
+    return str(cache / "fastmlp" / f"cuda-products-{version}.txt")
 
 
 def get(name: str | Device) -> Device:
@@ -380,8 +404,10 @@ def show_config() -> dict[str, Any]:
         of the library, its version, the core whose kernels it runs, where that choice came from,
         and a warning (empty if none);
         ``threads``; ``cuda``, a dict of ``built``, ``available``, the ``reason`` where it is not,
-        and, empty where there is none, the GPU as ``device``, its ``compute_capability``, and the
-        versions of CUDA of the build and of the driver, ``runtime`` and ``driver``.
+        and, empty where there is none, the GPU as ``device``, its ``compute_capability``, the
+        versions of CUDA of the build and of the driver, ``runtime`` and ``driver``, the library
+        for large products as ``blas``, and ``large_products``, a dict of which way each of them
+        went in this process: by "own kernels", or by an algorithm of the library.
 
     Examples
     --------
@@ -392,11 +418,16 @@ def show_config() -> dict[str, Any]:
     config = _core.show_config()
     reason = _why_not_cuda()
     native = sys.modules.get("fastmlp._cuda")  # loaded by now where it can be
-    details = dict.fromkeys(("device", "compute_capability", "runtime", "driver"), "")
+    names = ("device", "compute_capability", "runtime", "driver", "blas")
+    details = (
+        dict.fromkeys(names, "") | {"large_products": {}} | (native.describe() if native else {})
+    )
+    if not reason:
+        details["blas"] = details["blas"] or "cuBLASLt not found: own kernels"
     config["cuda"] = {
         "built": cuda_is_built(),
         "available": not reason,
         "reason": reason,
-        **(native.describe() if native else details),
+        **details,
     }
     return config
