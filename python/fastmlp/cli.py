@@ -35,7 +35,12 @@ __all__ = ["main"]
 
 AIMS = ("train", "validate", "test")
 FEWEST_ROWS = 10
-OPTIMIZERS = {"adam": (fm.Adam, 4e-3), "adamw": (fm.AdamW, 4e-3), "sgd": (fm.SGD, 0.1)}
+OPTIMIZERS = {
+    "adam": (fm.Adam, 4e-3),
+    "adamw": (fm.AdamW, 4e-3),
+    "rmsprop": (fm.RMSprop, 2e-3),
+    "sgd": (fm.SGD, 0.1),
+}
 """The optimizers by name, with the learning rate that each begins with by default."""
 
 _DATA = (
@@ -167,7 +172,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--patience", type=_count, default=15, help="epochs without progress (default: 15)")
     add("--batch-size", type=_count, help="default: 128, fewer if there are few rows")
     add("--optimizer", choices=list(OPTIMIZERS), default="adam", help="default: %(default)s")
-    add("--learning-rate", type=float, help="at first; falls to 0 (default: 0.004, sgd: 0.1)")
+    add(
+        "--learning-rate",
+        type=float,
+        help="at first; falls to 0 (default: 0.004, rmsprop: 0.002, sgd: 0.1)",
+    )
     add("--weight-decay", type=float, help="default: 1 by the rows to train on")
     add("--seed", type=_seed, default=0, help="decides every random number (default: 0)")
     add("--threads", type=_count, help="default: one a core")
