@@ -55,6 +55,7 @@ def avx512_flags(root: Path = ROOT) -> list[str]:
 
 def _cpu_flags(root: Path) -> list[str]:
     flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-fno-math-errno"]
+    flags.append("-DFASTMLP_EMULATE_AVX512")  # the CPU has what emulated_avx512.h has
     return [*flags, "-fvisibility=hidden", "-fvisibility-inlines-hidden", f"-I{root / 'csrc'}"]
 
 

@@ -68,6 +68,27 @@ EMULATED_CALL __m512 rcp14(__m512 x) {
   return x;
 }
 
+// By Intel's pseudocode: first the pair's second product, whatever MXCSR says, with subnormal
+// numbers as 0 before and after. A product of two is exact in float32, so fused or not is the same.
+EMULATED_CALL __m512 dpbf16(__m512 sum, __m512i a, __m512i b) {
+  typedef unsigned Words __attribute__((vector_size(64)));
+  auto flushed = [](__m512 x) {
+    for (int i = 0; i < 16; ++i)
+      if (__builtin_fabsf(x[i]) < 0x1p-126f) x[i] = __builtin_copysignf(0, x[i]);
+    return x;
+  };
+  auto add = [&](Words x, Words y) {
+    const __m512 left = flushed((__m512)x), right = flushed((__m512)y);
+    for (int i = 0; i < 16; ++i) sum[i] = __builtin_fmaf(left[i], right[i], sum[i]);
+    sum = flushed(sum);
+  };
+  const Words x = (Words)a, y = (Words)b;
+  sum = flushed(sum);
+  add(x & 0xFFFF0000u, y & 0xFFFF0000u);
+  add(x << 16, y << 16);
+  return sum;
+}
+
 }  // namespace emulated
 
 #define EMULATED_BY_HALVES(half, f, ...) \
@@ -92,3 +113,5 @@ EMULATED_CALL __m512 rcp14(__m512 x) {
 #define _mm512_maskz_loadu_pd(k, p) emulated::load<__m512d>(k, p)
 #define _mm512_mask_storeu_ps(p, k, x) emulated::store<__m512>(p, k, x)
 #define _mm512_mask_storeu_pd(p, k, x) emulated::store<__m512d>(p, k, x)
+#define __m512bh __m512i
+#define _mm512_dpbf16_ps(sum, a, b) emulated::dpbf16(sum, a, b)

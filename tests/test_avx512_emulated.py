@@ -15,7 +15,7 @@ from pathlib import Path
 import emulated
 import numpy as np
 import pytest
-from support import assert_same_bits
+from support import assert_same_bits, printed_by
 
 import fastmlp as fm
 from fastmlp import _core
@@ -40,11 +40,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 FILES = [
     ["test_kernels.py", "test_bounds.py", "test_elementary.py", "-k", "not other_paths"],
     ["test_losses.py", "test_layers.py", "test_gradients.py", "test_optimizers.py"],
+    ["test_precision.py", "-k", "cpu and not says and not tf32"],
 ]
 
 
 def test_what_other_sets_have_to_pass(library: Path) -> None:
-    # Both at once: with the compiler's time it is the longest test there is.
+    # All at once: with the compiler's time it is the longest test there is.
     runs = [
         subprocess.Popen(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
@@ -57,7 +58,7 @@ def test_what_other_sets_have_to_pass(library: Path) -> None:
         for files in FILES
     ]
     printed = [run.communicate()[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], "".join(text[-5000:] for text in printed)
+    assert not any(run.returncode for run in runs), "".join(text[-5000:] for text in printed)
 
 
 # Through blocks of depth and of rows, packed operands, last panels that are narrower, few rows.
@@ -74,6 +75,19 @@ def test_products_have_the_bits_of_avx2(m: int, k: int, n: int, dtype: str, libr
         for out, backend in zip((got, expected), backends, strict=True):
             _core.matmul(backend, out, a, b, transpose_a, transpose_b)
         assert_same_bits([got], [expected])
+
+
+@pytest.mark.parametrize(("gemm", "expected"), [("native", ["bfloat16"]), ("blas", [])])
+def test_rounded_products_need_our_own_kernels(
+    gemm: str, expected: list[str], library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTMLP_GEMM", gemm)
+    printed = printed_by(
+        f"import sys; sys.path.insert(0, {str(TESTS)!r})\n"
+        f"import emulated; from fastmlp import _core\n"
+        f"print(_core.precisions(emulated.load({str(library)!r}).backend))"
+    )
+    assert printed.strip() == str(expected)
 
 
 KERNEL = """

@@ -1,7 +1,8 @@
-"""Matrix products on tensor cores: what they round, where they lie, what stays in float32.
+"""Matrix products of rounded operands: what they round, where they lie, what stays in float32.
 
-They run on the emulator, which has PTX's layout of fragments and its rounding, and on a GPU where
-there is one: `device="cuda"` alone has them.
+On tensor cores they run on the emulator, which has PTX's layout of fragments and its rounding, and
+on a GPU where there is one; on the CPU where that has AVX512_BF16, which it also has where
+test_avx512_emulated.py runs this file.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import assert_same_bits, gpu_stand_in, relative_distance
+from conftest import GPU, real_gpu
+from support import assert_same_bits, gpu_stand_in, guarded, relative_distance
 
 import fastmlp as fm
+from fastmlp import _core
+from fastmlp import device as devices
 from fastmlp.device import Device, to_host
 
 PRECISIONS = ["tf32", "bfloat16"]
+ON_CPU = _core.precisions(devices.get("cpu").backend)
 BITS = {"tf32": 11, "bfloat16": 8}  # of a significand
 EPS = np.finfo(np.float32).eps
 
@@ -26,6 +31,19 @@ Arrays = list[np.ndarray]
 @pytest.fixture(params=PRECISIONS)
 def precision(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(params=["emulated", *GPU, *(["cpu"] if ON_CPU else [])])
+def cuda(request: pytest.FixtureRequest, precision: str) -> Device:
+    """The CUDA backend, on the emulator and on a GPU; or, in its place, the CPU."""
+    if request.param == "emulated":
+        emulator: Device = request.getfixturevalue("emulated_cuda")
+        return emulator
+    if request.param == "cuda":
+        return real_gpu()
+    if precision not in ON_CPU:
+        pytest.skip(f"the CPU has no {precision}")
+    return devices.get("cpu")
 
 
 def rounded(x: np.ndarray, precision: str) -> np.ndarray:
@@ -48,7 +66,10 @@ def normal(*shape: int) -> np.ndarray:
 
 
 def assert_product(got: np.ndarray, a: np.ndarray, b: np.ndarray, precision: str, bias=0.0) -> None:
-    """The operands rounded, then at most a rounding of float32 for each eight of the sum."""
+    """The operands rounded, then at most a rounding of float32 for each eight of the sum.
+
+    The CPU makes more, which cancel.
+    """
     a, b = (rounded(x, precision).astype(np.float64) for x in (a, b))
     size = np.abs(a) @ np.abs(b) + np.abs(bias)
     error = np.abs(to_host(got) - (a @ b + bias))
@@ -215,12 +236,60 @@ def test_copies_and_files_keep_it(precision: str, cuda: Device, tmp_path: Path) 
     assert fm.Ensemble.load(path, device="cuda").precision == precision
 
 
-# ---- where there are no tensor cores
+# ---- on the CPU
+
+on_cpu = pytest.mark.skipif("bfloat16" not in ON_CPU, reason="needs AVX512_BF16")
 
 
+def chain(a: np.ndarray, b: np.ndarray, bias: np.ndarray | float = 0.0) -> np.ndarray:
+    """A sum in ascending pairs, and of each the second first: so the instruction adds."""
+    a, b = (rounded(np.ascontiguousarray(x), "bfloat16").astype(np.float64) for x in (a, b))
+    total = np.zeros((len(a), b.shape[1]), np.float32) + bias
+    for first in range(0, len(b), 2):
+        for i in range(first, len(b))[1::-1]:
+            total = (total + np.outer(a[:, i], b[i])).astype(np.float32)
+    return total
+
+
+# Few rows and columns, blocks of depth and of rows, last panels that are narrower.
+@on_cpu
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(1, 21, 10), (5, 2, 33), (70, 1101, 90), (500, 40, 7), (241, 130, 300)]
+)
+def test_on_the_cpu_every_sum_is_one_chain(m: int, k: int, n: int) -> None:
+    model = dense(devices.get("cpu"), "bfloat16", k, n)
+    x, grad = guarded(normal(m, k)), guarded(normal(m, n))
+    kernel, bias = model.get_weights()
+    expected = [chain(x, kernel, bias), chain(grad, kernel.T), chain(x.T, grad)]
+    for threads in (1, 2, 3):
+        fm.set_num_threads(threads)
+        results = [model.forward(x), model.backward(grad), model.layers[0].gradients["kernel"]]
+        assert_same_bits(results, expected)
+
+
+@on_cpu
+@pytest.mark.usefixtures("threads")
+def test_on_the_cpu_threads_change_no_bit() -> None:
+    results = []
+    for threads in (1, 2, 3):
+        fm.set_num_threads(threads)
+        model = network("cpu", "bfloat16")
+        model.fit(*data(1000), batch_size=128, verbose=0)
+        results.append(model.get_weights())
+    for other in results[1:]:
+        assert_same_bits(results[0], other)
+
+
+# ---- where it is missing
+
+
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p not in ON_CPU])
 def test_the_cpu_says_what_to_do(precision: str, tmp_path: Path, emulated_cuda: Device) -> None:
+    or_cpu = " or a CPU with AVX512_BF16" if precision == "bfloat16" else ""
     says = (
-        f"precision '{precision}' needs the tensor cores of device 'cuda'; device 'cpu' comp.*=None"
+        rf"precision '{precision}' needs tensor cores \(device 'cuda'\){or_cpu}; "
+        "device 'cpu' computes with precision=None"
     )
     with pytest.raises(RuntimeError, match=f"Sequential: {says}"):
         fm.Sequential(precision=precision)

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/blas.h"
+#include "cpu/features.h"
 #include "cpu/machine.h"
 #include "cpu/matmul.h"
 #include "cpu/records.h"
@@ -80,10 +81,10 @@ class CpuExecutable : public Executable {
   bool run_alone(const Launch& launch) const {
     const FlushToZero flush;
     Barrier alone(1);
-    const Run run{launch, program_.replicas, 0, 1, alone, Memory::own()};
+    const Run run{launch, program_.replicas, 0, 1, alone, Memory::own(), program_.precision};
     std::vector<Product<T>> products;  // bound, where there is more than one step to gain by it
     const bool bound = launch.repeat > 1 && bind_all(products, run);
-    const auto multiply = kernels<T>().matmul;
+    const auto multiply = kernel<T>(run);
     for (std::int64_t step = 0; step < launch.repeat; ++step) {
       const Product<T>* product = products.data();
       for (const Step& s : steps_) {
@@ -116,8 +117,8 @@ class CpuExecutable : public Executable {
     const auto body = [](void* context, int member) {
       Job& j = *static_cast<Job*>(context);
       const FlushToZero flush;
-      const Run run{j.launch,     j.self->program_.replicas, member, j.members, j.barrier,
-                    Memory::own()};
+      const Run run{j.launch,      j.self->program_.replicas, member, j.members, j.barrier,
+                    Memory::own(), j.self->program_.precision};
       const bool completed = j.launch.profile ? j.self->work(run, j.before, Stopwatch(run))
                                               : j.self->work(run, j.before, NoClock());
       if (member == 0) j.completed = completed;
@@ -216,6 +217,12 @@ class CpuBackend : public Backend {
     const std::int64_t lane = 64 / size_of(dtype);
     const std::int64_t lines = (cols + lane - 1) / lane;
     return (lines | 1) * lane;
+  }
+
+  // The BLAS has float32 alone.
+  std::vector<Precision> precisions() const override {
+    if (uses_blas() || !kernels<float>().matmul_bfloat16 || !has_bfloat16()) return {};
+    return {Precision::bfloat16};
   }
 
   std::unique_ptr<Executable> compile(Program program) override {

@@ -36,6 +36,7 @@ struct Run {
   int member, members;
   Barrier& barrier;
   Memory& memory;
+  Precision precision;
 
   std::int64_t rows(const Operand& operand) const {
     return operand.rows == Operand::batch ? launch.rows : operand.rows;

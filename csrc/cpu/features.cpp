@@ -61,6 +61,17 @@ bool has_half_width_avx512() {
 #endif
 }
 
+bool has_bfloat16() {
+#if defined(FASTMLP_EMULATE_AVX512)
+  return true;
+#elif FASTMLP_X86
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 bool switched_off(const char* technique) {
   const char* variable = std::getenv("FASTMLP_DISABLE");
   const std::string listed = "," + std::string(variable ? variable : "") + ",";

@@ -20,6 +20,9 @@ InstructionSet best_instruction_set();
 // faster than AVX2 in a loop of FMAs alone.
 bool has_half_width_avx512();
 
+// Whether this CPU has AVX512_BF16, as Intel's Sapphire Rapids and AMD's Zen 4 have.
+bool has_bfloat16();
+
 // Whether FASTMLP_DISABLE, a list with commas, names this technique: for bench/ablation.py, which
 // measures what each one gains. Looked up once, when it is first needed.
 bool switched_off(const char* technique);

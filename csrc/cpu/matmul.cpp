@@ -120,7 +120,7 @@ template <class T>
 void compute(const MatMul& record, const Run& run, std::int64_t replica, const Tile& tile) {
   static constexpr Activation none{};
   Product<T> p = product_of<T>(record, run, replica, tile);
-  if (!uses_blas() && fuses()) return kernels<T>().matmul(p);
+  if (!uses_blas() && fuses()) return kernel<T>(run)(p);
   const Rows<T> out{p.c, p.c_stride}, before = p.before;
   const Rows<const T> kept = p.kept;
   const T* bias = p.bias;
@@ -131,7 +131,7 @@ void compute(const MatMul& record, const Run& run, std::int64_t replica, const T
     p.before = {};
     p.kept = {};
     p.activation = &none;
-    kernels<T>().matmul(p);
+    kernel<T>(run)(p);
     bias = nullptr;
   }
   finish<T>(record, out, before, kept, bias, p.m, p.n);

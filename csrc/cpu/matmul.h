@@ -13,6 +13,12 @@ bool uses_blas();
 // shared out by rows), or tiles.
 bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replicas, int members);
 
+// Our own kernel for a run's products.
+template <class T>
+auto kernel(const Run& run) {
+  return run.precision == Precision::bfloat16 ? kernels<T>().matmul_bfloat16 : kernels<T>().matmul;
+}
+
 // A matmul with its epilogue.
 template <class T>
 void execute(const MatMul& record, const Run& run);

@@ -80,10 +80,14 @@ class Device:
             raise ValueError(
                 f"{operation}: precision {precision!r} needs dtype 'float32', got {dtype!r}"
             )
-        if precision not in _core.precisions(self.backend):
+        here = _core.precisions(self.backend)
+        if precision not in here:
+            needs = "tensor cores (device 'cuda')"
+            if precision == "bfloat16":
+                needs += " or a CPU with AVX512_BF16"
             raise RuntimeError(
-                f"{operation}: precision {precision!r} needs the tensor cores of device 'cuda'; "
-                f"device {self.name!r} computes with precision=None"
+                f"{operation}: precision {precision!r} needs {needs}; device {self.name!r} "
+                f"computes with precision={' or '.join(['None', *map(repr, here)])}"
             )
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Array:

@@ -154,7 +154,8 @@ def load(
     device : {"cpu", "cuda"}, default "cpu"
         Where the model shall be, wherever it was saved.
     precision : {"saved", None, "tf32", "bfloat16"}, default "saved"
-        Of its matrix products; "saved" is what the model had. The CPU needs None.
+        Of its matrix products; "saved" is what the model had. A CPU needs None, or AVX512_BF16
+        for "bfloat16".
     custom_layers : mapping of str to class, optional
         Layer classes of one's own, by name.
 

@@ -973,8 +973,9 @@ class Sequential(Model[float]):
     dtype : {"float32", "float64"}, default "float32"
         Of parameters and of all arithmetic.
     precision : {None, "tf32", "bfloat16"}, default None
-        What matrix products round their operands to, on the tensor cores of device "cuda" and with
-        dtype float32. Sums, parameters, activations and updates stay float32. None: not at all.
+        What matrix products round their operands to, with dtype float32: on the tensor cores of
+        device "cuda", and "bfloat16" also on a CPU with AVX512_BF16. Sums, parameters, activations
+        and updates stay float32. None: not at all.
     seed : int, optional
         Decides about initial values, the order of rows and dropout. Drawn at random if not given.
     name : str, optional

@@ -13,8 +13,18 @@
 #if FASTMLP_HAS_FMA
 #include "cpu/isa/matmul.h"
 #endif
+#if defined(__AVX512F__)
+#include "cpu/isa/bfloat16.h"
+#endif
 
 namespace fastmlp::cpu::FASTMLP_ISA {
+
+template <class T>
+constexpr auto product_of_bfloat16 = nullptr;
+#if defined(__AVX512F__)
+template <>
+constexpr auto product_of_bfloat16<float> = matmul_bfloat16;
+#endif
 
 template <class T>
 constexpr Kernels<T> table() {
@@ -24,6 +34,7 @@ constexpr Kernels<T> table() {
   constexpr std::nullptr_t product = nullptr;
 #endif
   return {product,
+          product_of_bfloat16<T>,
           activation_forward<T>,
           activation_backward<T>,
           softmax<T>,
