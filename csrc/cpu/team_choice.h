@@ -1,6 +1,6 @@
-// How many threads run a program: whichever number was fastest of late. All give the same bits, so
-// the choice may follow the clock: a small network, or a machine whose cores are busy, is left to
-// one thread.
+// How many threads run a program: whichever number the clock favours. All give the same bits, so
+// the choice may follow it: a small network, or a machine whose cores are busy, is left to one
+// thread.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,9 @@
 namespace fastmlp::cpu {
 
 // A model makes the first guess, before anything is measured; then the clock decides among 1, 2, 4,
-// ... and the most threads there are, from time to time between the best and a neighbour of it.
+// ... and the most threads there are: from time to time a neighbour of the number in use is tried,
+// and takes its place if it is faster than that was just before. What was measured long ago counts
+// for nothing, for a shared machine has quiet and busy minutes.
 //
 // Several Python threads may run one program at a time; what they lose to each other's updates is
 // only a little of the statistics.
@@ -29,49 +31,55 @@ class TeamChoice {
   // barriers a step has is asked of `barriers` where the model needs it.
   template <class F>
   Plan next(int most, double operations, F&& barriers, std::int64_t repeat) {
-    const int levels = count(most);
-    if (most_.exchange(most, relaxed) != most) {
-      for (auto& seconds : seconds_) seconds.store(0, relaxed);
-      until_trial_.store(1, relaxed);
-    }
-    const int best = fastest(levels);
-    if (best < 0) return plan(guess(most, operations, barriers(), repeat), most, 2, Plan::first);
-    const double step = seconds_[best].load(relaxed);
+    if (most_.exchange(most, relaxed) != most) seconds_.store(0, relaxed);
+    const double step = seconds_.load(relaxed);
+    if (step == 0) return plan(guess(most, operations, barriers(), repeat), most, 2, Plan::first);
+    const int level = level_.load(relaxed);
     // A trial is two turns: one to wake threads and to move the parameters into their caches, one
     // to measure.
     switch (until_trial_.fetch_sub(1, relaxed)) {
       case 1:
-        trial_.store(neighbour(best, levels), relaxed);
+        trial_.store(neighbour(level, count(most)), relaxed);
         return plan(trial_.load(relaxed), most, steps(trial_seconds, step), Plan::warm_up);
       case 0: return plan(trial_.load(relaxed), most, steps(trial_seconds, step), Plan::trial);
-      default: return plan(best, most, steps(segment_seconds, step), Plan::ordinary);
+      default: return plan(level, most, steps(segment_seconds, step), Plan::ordinary);
     }
   }
 
   void took(const Plan& plan, double seconds_per_step) {
-    std::atomic<double>& average = seconds_[plan.level];
-    const double before = average.load(relaxed);
-    // Nothing makes a step faster than it is, so what is faster counts at once; a disturbance only
-    // moves the average a little. A trial counts as it is.
-    const bool disturbed = plan.kind == Plan::ordinary && before != 0 && seconds_per_step > before;
-    average.store(disturbed ? 0.75 * before + 0.25 * seconds_per_step : seconds_per_step, relaxed);
-    if (plan.kind == Plan::first) {
-      // Caches were cold, so the guess gets a second turn before the first trial. Where steps are
-      // so long that they are turns of their own, a trial costs much and the guess is good.
-      until_trial_.store(seconds_per_step > long_step ? 32 : 2, relaxed);
+    const double before = seconds_.load(relaxed);
+    switch (plan.kind) {
+      case Plan::first:
+        // Caches were cold, so the guess gets a second turn before the first trial. Where steps are
+        // so long that they are turns of their own, a trial costs much and the guess is good.
+        settle(plan.level, seconds_per_step, soon / 2);
+        until_trial_.store(seconds_per_step > long_step ? soon : 2, relaxed);
+        break;
+      case Plan::warm_up: break;
+      case Plan::trial:
+        // The longer trials only confirm what was known, the rarer they get.
+        if (seconds_per_step < 0.97 * before)
+          settle(plan.level, seconds_per_step, soon);
+        else
+          settle(level_.load(relaxed), before, std::min(2 * interval_.load(relaxed), 1024));
+        break;
+      case Plan::ordinary: {
+        // Nothing makes a step faster than it is, so what is faster counts at once; a disturbance,
+        // however long, only moves the average a little. Where it stays, the machine has changed.
+        const double counts = std::min(seconds_per_step, 2 * before),
+                     average = std::min(0.75 * before + 0.25 * counts, counts);
+        seconds_.store(average, relaxed);
+        if (average > 1.3 * settled_.load(relaxed) && until_trial_.load(relaxed) > soon)
+          settle(plan.level, average, soon);
+      }
     }
-    if (plan.kind != Plan::trial) return;
-    // The longer trials only confirm what was known, the rarer they get.
-    const bool confirmed = fastest(most_levels) != plan.level;
-    const int interval = confirmed ? std::min(2 * interval_.load(relaxed), 1024) : 32;
-    interval_.store(interval, relaxed);
-    until_trial_.store(interval, relaxed);
   }
 
  private:
   static constexpr auto relaxed = std::memory_order_relaxed;
   static constexpr double segment_seconds = 2e-3, trial_seconds = 4e-3, long_step = 1e-2;
   static constexpr int most_levels = 11;  // 1, 2, 4, ..., 1024
+  static constexpr int soon = 32;         // segments
 
   static int count(int most) {
     int levels = 1;
@@ -104,26 +112,25 @@ class TeamChoice {
     return best;
   }
 
-  // -1 where nothing has been measured.
-  int fastest(int levels) const {
-    int best = -1;
-    double least = 0;
-    for (int level = 0; level < levels; ++level) {
-      const double seconds = seconds_[level].load(relaxed);
-      if (seconds != 0 && (best < 0 || seconds < least)) least = seconds, best = level;
-    }
-    return best;
+  void settle(int level, double seconds, int interval) {
+    level_.store(level, relaxed);
+    seconds_.store(seconds, relaxed);
+    settled_.store(seconds, relaxed);
+    interval_.store(interval, relaxed);
+    until_trial_.store(interval, relaxed);
   }
 
   // Half as many and twice as many, by turns.
-  int neighbour(int best, int levels) {
-    const int other = best + (upwards_.fetch_xor(1, relaxed) ? 1 : -1);
-    return other < 0 ? best + 1 : other == levels ? best - 1 : other;
+  int neighbour(int level, int levels) {
+    const int other = level + (upwards_.fetch_xor(1, relaxed) ? 1 : -1);
+    return other < 0 ? level + 1 : other == levels ? level - 1 : other;
   }
 
-  std::atomic<double> seconds_[most_levels] = {};  // of a step; 0: not tried yet
+  std::atomic<int> level_{0};  // in use
+  // Of a step on so many threads, of late and when that was settled; 0: nothing was measured yet.
+  std::atomic<double> seconds_{0}, settled_{0};
   std::atomic<int> most_{0}, trial_{0}, upwards_{0};
-  std::atomic<int> until_trial_{1}, interval_{16};  // in segments
+  std::atomic<int> until_trial_{0}, interval_{0};  // in segments
 };
 
 }  // namespace fastmlp::cpu
