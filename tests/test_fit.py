@@ -14,6 +14,7 @@ import reference as ref
 from support import LAYOUTS, assert_same_bits
 
 import fastmlp as fm
+from fastmlp import training
 from fastmlp.device import to_host
 
 ROWS, BATCH, EPOCHS = 103, 16, 3  # 103 = 6 * 16 + 7: the last batch is short
@@ -739,3 +740,13 @@ def test_the_learning_rate_may_change_between_steps():
             model.train_on_batch(x, y)
             used.append(float(((before - model.get_weights()[1]) / gradient)[0]))
     assert used == pytest.approx([0.1, 0.1, 0, 0, 0.3 / 16, 0.3 / 32], rel=1e-4)
+
+
+def test_a_profile_leaves_the_next_step_its_rows():
+    x, y = np.ones((4, 2), np.float32), np.ones((4, 1), np.float32)
+    model = fm.Sequential([fm.Input(2), fm.Dense(1, kernel_initializer="zeros")])
+    model.compile("sgd", "mse")
+    training.profile(model, x, y, 2, 2)
+    before = model.get_weights()[1]
+    assert model.train_on_batch(x, y) > 0
+    assert (model.get_weights()[1] != before).any()

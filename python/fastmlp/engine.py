@@ -468,7 +468,10 @@ class Engine:
     ) -> tuple[list[tuple[str, str, int]], Array, Array]:
         """Train from the first row on and return where the time went: see `Plan.profile`."""
         self.begin_epoch()
-        return plan.profile(self._arguments, rows, steps)
+        try:
+            return plan.profile(self._arguments, rows, steps)
+        finally:
+            self.begin_epoch()  # as all that trains leaves it
 
     @property
     def stopped(self) -> list[int]:

@@ -64,13 +64,7 @@ FASTMLP_BFLOAT16 void pair_kernel(const Block<float>& block) {
   auto load = [&](const float* p, int j) {
     return j == vectors - 1 ? V::load(p + j * V::lanes, mask) : V::load(p + j * V::lanes);
   };
-#pragma GCC unroll 4
-  for (int j = 0; j < vectors; ++j) {
-    const V start = block.bias ? load(block.bias, j) : V(0);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i)
-      sum[i][j] = block.accumulate ? load(block.c + i * block.c_stride, j) : start;
-  }
+  start_sums(sum, block, load);
   const float *a = block.a, *b = block.b;
   for (std::int64_t k = block.k; k > 0; k -= 2, a += rows, b += block.b_stride) {
     V right[vectors];

@@ -62,6 +62,19 @@ struct Block {
   std::int64_t next_stride;
 };
 
+// A block's sums as they start: from the bias, what c holds, or zero. `load` gives vector j of a
+// row.
+template <class T, int rows, int vectors, class Load>
+FASTMLP_FN void start_sums(Vec<T> (&sum)[rows][vectors], const Block<T>& block, Load&& load) {
+#pragma GCC unroll 4
+  for (int j = 0; j < vectors; ++j) {
+    const Vec<T> start = block.bias ? load(block.bias, j) : Vec<T>(0);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i)
+      sum[i][j] = block.accumulate ? load(block.c + i * block.c_stride, j) : start;
+  }
+}
+
 template <class T, int rows, int vectors, bool transposed_a>
 void micro_kernel(const Block<T>& block) {
   using V = Vec<T>;
@@ -70,13 +83,7 @@ void micro_kernel(const Block<T>& block) {
   auto load = [&](const T* p, int j) {
     return j == vectors - 1 ? V::load(p + j * V::lanes, mask) : V::load(p + j * V::lanes);
   };
-#pragma GCC unroll 4
-  for (int j = 0; j < vectors; ++j) {
-    const V start = block.bias ? load(block.bias, j) : V(0);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i)
-      sum[i][j] = block.accumulate ? load(block.c + i * block.c_stride, j) : start;
-  }
+  start_sums(sum, block, load);
   // Pointers to every fourth row: the others are small multiples of the stride away, which an
   // address can hold.
   const std::int64_t stride = block.a_stride;
