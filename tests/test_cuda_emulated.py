@@ -10,7 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import emulated
 import numpy as np
@@ -19,7 +21,7 @@ from support import assert_same_bits, relative_distance
 
 import fastmlp as fm
 from fastmlp import _core, training
-from fastmlp.device import Device, StepState, to_host
+from fastmlp.device import Array, Device, StepState, to_host
 from fastmlp.kernels import ACTIVATIONS
 
 TESTS = Path(__file__).resolve().parent
@@ -400,9 +402,25 @@ def test_the_emulator_finds_what_is_wrong(
     assert not np.allclose(broken.predict(x), sound.predict(x))
 
 
-def test_a_profile_is_the_cpu_s(cuda: Device) -> None:
-    model = fm.Sequential([fm.Input(3), fm.Dense(2)], device=cuda)
-    model.compile(loss="mse")
-    x, y = np.ones((4, 3)), np.ones((4, 2))
-    with pytest.raises(RuntimeError, match="profile: the CUDA backend has none"):
-        training.profile(model, x, y, 2, 2)
+@pytest.mark.parametrize("way", ["kernel", "launches"])
+def test_a_profile_takes_the_steps_of_fit(
+    cuda: Device, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTMLP_CUDA_STEP", way)
+    x, y = np.ones((20, 3)), np.ones((20, 2))
+
+    def trained(train: Callable[[fm.Sequential], object]) -> list[Array]:
+        model = fm.Sequential([fm.Input(3), fm.Dense(2)], seed=0, device=cuda)
+        model.compile(fm.Adam(clip_norm=1.0), "mse")
+        train(model)
+        return model.get_weights()
+
+    profiles: list[Any] = []
+    profiled = trained(lambda model: profiles.append(training.profile(model, x, y, 5, 4)))
+    fitted = trained(lambda model: model.fit(x, y, batch_size=5, verbose=0))
+    assert all(np.array_equal(a, b) for a, b in zip(profiled, fitted))
+    records, working, waiting = profiles[0]
+    assert ("MatMul", "5 x 2 x 3", 2 * 5 * 2 * 3) in records
+    assert working.shape == waiting.shape == (4, 1, len(records))
+    assert (working > 0).all()
+    assert not waiting.any()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ import fastmlp as fm
 from fastmlp import training
 from fastmlp.device import to_host
 
-EMULATED = os.environ.get("FASTMLP_EMULATE_CUDA") == "1"
 
 rng = np.random.RandomState(0)
 X, Y = rng.standard_normal((21, 90)), rng.standard_normal((21, 3))
@@ -162,7 +160,6 @@ def test_a_loss_of_one_s_own_is_penalised_too(device):
     assert_same_bits(models[0].get_weights(), models[1].get_weights())
 
 
-@pytest.mark.skipif(EMULATED, reason="the CUDA backend has no profile to read records from")
 def test_a_network_without_penalties_has_the_same_program_as_ever():
     names = {}
     for kind, model in (("plain", plain()), ("penalised", network())):

@@ -354,7 +354,6 @@ class CudaExecutable : public Executable {
   const Program& program() const override { return program_; }
 
   void run(const Launch& launch) override {
-    if (launch.profile) throw std::runtime_error("profile: the CUDA backend has none; use nsys");
     Context context{};
     for (int i = 0; i < buffers_; ++i) context.buffers[i] = launch.buffers[i];
     context.rows = launch.rows;
@@ -365,10 +364,12 @@ class CudaExecutable : public Executable {
     context.stopped = stopped(context);
     context.buffers[Context::scratch] = scratch(context.rows);
     const auto stream = static_cast<Stream>(launch.stream);
-    if (in_one_kernel(context)) return run_in_blocks(context, launch.repeat, stream);
+    if (!launch.profile && in_one_kernel(context))
+      return run_in_blocks(context, launch.repeat, stream);
     Launcher<T>{context, stream}.look();
     const std::shared_ptr<const Ways> ways = ways_by_library(context, stream);
     if (ways) context.buffers[Context::for_library] = grown(for_library_, ways->bytes());
+    if (launch.profile) return run_watched(launch, context, ways.get());
     std::int64_t left = launch.repeat;
     if (left >= captured_steps) {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -515,11 +516,30 @@ class CudaExecutable : public Executable {
   }
 
   void enqueue(const Context& context, const Ways* ways, Stream stream) const {
+    enqueue(context, ways, stream, [] {});
+  }
+  // after() is called behind each record.
+  template <class F>
+  void enqueue(const Context& context, const Ways* ways, Stream stream, F&& after) const {
     const Launcher<T> launcher{context, stream};
     for (std::size_t i = 0; i < program_.records.size(); ++i) {
       const Record& record = program_.records[i];
       if (!ways || !ways->run(i, record, launcher)) std::visit(launcher, record);
+      after();
     }
+  }
+
+  // A launch for each record, even where whole steps are one kernel, with a clock read behind it. A
+  // record that takes less than its launch shows the launch.
+  void run_watched(const Launch& launch, const Context& context, const Ways* ways) const {
+    const auto stream = static_cast<Stream>(launch.stream);
+    Moments moments(stream);
+    moments.mark();
+    for (std::int64_t i = 0; i < launch.repeat; ++i)
+      enqueue(context, ways, stream, [&] { moments.mark(); });
+    launch.profile->members = 1;
+    launch.profile->working = moments.seconds();
+    launch.profile->waiting.assign(launch.profile->working.size(), 0);
   }
 
   const Program program_;

@@ -239,12 +239,19 @@ inline void read(void* host, const void* device, std::size_t bytes, Stream) {
   std::memcpy(host, device, bytes);
 }
 
-template <class F>
-double seconds_of(Stream, F&& enqueue) {
-  const double before = clock();
-  enqueue();
-  return clock() - before;
-}
+class Moments {
+ public:
+  explicit Moments(Stream) {}
+  void mark() { moments_.push_back(clock()); }
+  std::vector<float> seconds() const {
+    std::vector<float> found(moments_.size() - 1);
+    for (std::size_t i = 0; i < found.size(); ++i) found[i] = float(moments_[i + 1] - moments_[i]);
+    return found;
+  }
+
+ private:
+  std::vector<double> moments_;
+};
 
 class DeviceCopy {
  public:

@@ -354,11 +354,11 @@ class Chooser {
 
     int fastest() {
       const Launcher own{context, stream};
-      double least = seconds_of(stream, [&] { own(record); });
+      float least = seconds_of(stream, [&] { own(record); });
       int best = own_kernels;
       for (int i = 0; i < int(found.size()); ++i) {
         if (!works(i)) continue;
-        const double seconds = seconds_of(stream, [&] { works(i); });
+        const float seconds = seconds_of(stream, [&] { works(i); });
         if (seconds < least) least = seconds, best = i;
       }
       return best;

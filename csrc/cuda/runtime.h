@@ -2,11 +2,12 @@
 // where its logic is tested without a GPU (emulator.h).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #if defined(FASTMLP_EMULATE_CUDA)
 #include "cuda/emulator.h"
@@ -154,28 +155,39 @@ class Scratch {
   const std::size_t bytes_;
 };
 
-// The seconds that a stream takes for what enqueue() gives it: the least of a few times, once it is
-// warm.
-template <class F>
-double seconds_of(Stream stream, F&& enqueue) {
-  constexpr int repeats = 5;
-  struct Event {
-    cudaEvent_t event;
-    Event() { check(cudaEventCreate(&event), "an event"); }
-    ~Event() { cudaEventDestroy(event); }
-  } start, end;
-  double least = std::numeric_limits<double>::infinity();
-  for (int i = 0; i <= repeats; ++i) {
-    check(cudaEventRecord(start.event, stream), "an event");
-    enqueue();
-    check(cudaEventRecord(end.event, stream), "an event");
-    check(cudaEventSynchronize(end.event), "an event");
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, start.event, end.event), "an event");
-    if (i > 0 && milliseconds / 1e3 < least) least = milliseconds / 1e3;
+// Moments in the course of a stream.
+class Moments {
+ public:
+  explicit Moments(Stream stream) : stream_(stream) {}
+  Moments(const Moments&) = delete;
+  Moments& operator=(const Moments&) = delete;
+  ~Moments() {
+    for (cudaEvent_t event : events_) cudaEventDestroy(event);
   }
-  return least;
-}
+
+  // Behind all that the stream has been given.
+  void mark() {
+    cudaEvent_t event;
+    check(cudaEventCreate(&event), "an event");
+    events_.push_back(event);
+    check(cudaEventRecord(event, stream_), "an event");
+  }
+
+  // From each moment to the next, once the last one has come.
+  std::vector<float> seconds() const {
+    check(cudaEventSynchronize(events_.back()), "an event");
+    std::vector<float> found(events_.size() - 1);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      check(cudaEventElapsedTime(&found[i], events_[i], events_[i + 1]), "an event");
+      found[i] /= 1e3f;
+    }
+    return found;
+  }
+
+ private:
+  const Stream stream_;
+  std::vector<cudaEvent_t> events_;
+};
 
 // A sequence of launches, captured once and replayed.
 class Graph {
@@ -221,5 +233,21 @@ class Graph {
 };
 
 #endif
+
+// The seconds that a stream takes for what enqueue() gives it: the least of a few times, once it is
+// warm.
+template <class F>
+float seconds_of(Stream stream, F&& enqueue) {
+  constexpr int repeats = 5;
+  enqueue();
+  Moments moments(stream);
+  moments.mark();
+  for (int i = 0; i < repeats; ++i) {
+    enqueue();
+    moments.mark();
+  }
+  const std::vector<float> seconds = moments.seconds();
+  return *std::min_element(seconds.begin(), seconds.end());
+}
 
 }  // namespace fastmlp::cuda
