@@ -58,16 +58,19 @@ struct Product {
   T* scratch;
 };
 
-// How a product is blocked: columns of the widest micro-kernel, rows of c, and at most this many
-// rows of b at a time.
+// How a product is blocked: columns of b that are packed together, and how many packed ones are
+// kept; rows of c; and at most this many rows of b at a time.
 template <class T>
-constexpr std::int64_t matmul_panel = 256 / sizeof(T);
+constexpr std::int64_t matmul_chunk = 256 / sizeof(T);
 template <class T>
-constexpr std::int64_t matmul_rows = 960 / sizeof(T);
+constexpr std::int64_t matmul_columns = 4096 / sizeof(T);
+template <class T>
+constexpr std::int64_t matmul_rows = 1024 / sizeof(T);
 constexpr std::int64_t matmul_depth = 512;
+constexpr std::int64_t matmul_slack = 64;  // that packing may write behind the last element
 template <class T>
 constexpr std::int64_t matmul_scratch =
-    matmul_depth * matmul_panel<T> + (matmul_depth + 64 / sizeof(T)) * matmul_rows<T>;
+    matmul_depth * (matmul_columns<T> + matmul_rows<T>)+matmul_slack;
 
 template <class T>
 struct Kernels {

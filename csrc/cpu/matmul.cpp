@@ -31,7 +31,7 @@ Tiling blas_tiling(const ProductShape& s) {
 template <class T>
 Tiling native_tiling(const ProductShape& s, const Run& run) {
   if (run.members == 1) return {s.m, s.n};
-  constexpr std::int64_t panel = matmul_panel<T>, most = matmul_rows<T>, fewest = 12;
+  constexpr std::int64_t panel = matmul_chunk<T>, most = matmul_rows<T>, fewest = 12;
   const std::int64_t members = run.members, even = members / std::gcd(run.replicas, members);
   const std::int64_t blocks = ((s.m + most - 1) / most + even - 1) / even * even;
   if (s.m >= fewest * blocks) return {(s.m + blocks - 1) / blocks, s.n};

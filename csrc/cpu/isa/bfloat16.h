@@ -60,13 +60,9 @@ template <int rows, int vectors>
 FASTMLP_BFLOAT16 void pair_kernel(const Block<float>& block) {
   using V = Vec<float>;
   V sum[rows][vectors];
-  const auto mask = V::before(block.last_lanes);
-  auto load = [&](const float* p, int j) {
-    return j == vectors - 1 ? V::load(p + j * V::lanes, mask) : V::load(p + j * V::lanes);
-  };
-  start_sums(sum, block, load);
+  start_sums(sum, block);
   const float *a = block.a, *b = block.b;
-  for (std::int64_t k = block.k; k > 0; k -= 2, a += rows, b += block.b_stride) {
+  for (std::int64_t k = block.k; k > 0; k -= 2, a += rows, b += panel_columns<float>) {
     V right[vectors];
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; ++j) right[j] = V::load(b + j * V::lanes);
@@ -81,88 +77,36 @@ FASTMLP_BFLOAT16 void pair_kernel(const Block<float>& block) {
             V(V::Native(_mm512_dpbf16_ps(sum[i][j].v, (__m512bh)left, (__m512bh)right[j].v)));
     }
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) {
-      float* c = block.c + i * block.c_stride + j * V::lanes;
-      j == vectors - 1 ? sum[i][j].store(c, mask) : sum[i][j].store(c);
-    }
+  store_sums(sum, block);
 }
 
+template <int vectors, int... i>
+constexpr Table<float, vectors> of_pairs(std::integer_sequence<int, i...>) {
+  return {nullptr, pair_kernel<i + 1, vectors>...};
+}
 template <int vectors>
-struct PairKernels {
-  MicroKernel<float> of[most_rows[vectors] + 1];
+constexpr Table<float, vectors> pair_kernels =
+    of_pairs<vectors>(std::make_integer_sequence<int, most_rows[vectors]>{});
 
-  template <int... i>
-  constexpr explicit PairKernels(std::integer_sequence<int, i...>)
-      : of{nullptr, pair_kernel<i + 1, vectors>...} {}
+// In the place of `Whole`.
+struct Pairs {
+  static constexpr int depth_of_row = 2;
+
+  static FASTMLP_FN void pack(float* packed, std::int64_t width, const float* x,
+                              std::int64_t stride, bool transposed, std::int64_t k,
+                              std::int64_t n) {
+    if (transposed)
+      pack_transposed_pairs(packed, width, x, stride, k, n);
+    else
+      pack_pairs(packed, width, x, stride, k, n);
+  }
+  template <int vectors>
+  static constexpr const Table<float, vectors>& kernels() {
+    return pair_kernels<vectors>;
+  }
 };
 
-// c's columns of one panel, for all groups of rows.
-template <int vectors>
-FASTMLP_FN void all_pairs(Block<float> block, const Groups& groups) {
-  static constexpr PairKernels<vectors> kernels{
-      std::make_integer_sequence<int, most_rows[vectors]>{}};
-  for (std::int64_t group = 0; group < groups.count; ++group) {
-    const std::int64_t n = groups.rows(group);
-    kernels.of[n](block);
-    block.a += n * ((block.k + 1) / 2);
-    block.c += n * block.c_stride;
-  }
-}
-
 // As `matmul`, of rounded operands and for any number of rows.
-inline void matmul_bfloat16(const Product<float>& p) {
-  constexpr std::int64_t lanes = Vec<float>::lanes, columns = panel_columns<float>;
-  static_assert(depth % 2 == 0 && panel_vectors == 4);
-  auto vectors_of = [](std::int64_t n) { return (n + lanes - 1) / lanes; };
-  float* const packed_b = p.scratch;
-  float* const packed_a = p.scratch + depth / 2 * columns;
-  const Groups blocks(p.m, int(matmul_rows<float>));
-  std::int64_t i = 0;
-  for (std::int64_t number = 0; number < blocks.count; ++number) {
-    const std::int64_t m = blocks.rows(number);
-    // The first panel is the widest, and what holds it holds the last.
-    const Groups groups(m, most_rows[p.n < columns ? vectors_of(p.n) : panel_vectors]);
-    for (std::int64_t k = 0; k == 0 || k < p.k; k += depth) {
-      Block<float> block{};
-      block.k = p.k - k < depth ? p.k - k : depth;
-      block.c_stride = p.c_stride;
-      block.accumulate = k > 0;
-      const float* a = p.a + (p.transpose_a ? k * p.a_stride + i : i * p.a_stride + k);
-      float* to = packed_a;
-      for (std::int64_t group = 0; group < groups.count; ++group) {
-        const std::int64_t rows = groups.rows(group);
-        if (p.transpose_a)
-          pack_pairs(to, rows, a, p.a_stride, block.k, rows);
-        else
-          pack_transposed_pairs(to, rows, a, p.a_stride, block.k, rows);
-        to += rows * ((block.k + 1) / 2);
-        a += p.transpose_a ? rows : rows * p.a_stride;
-      }
-      block.a = packed_a;
-      block.b = packed_b;
-      block.b_stride = columns;
-      for (std::int64_t j = 0; j < p.n; j += columns) {
-        const std::int64_t n = p.n - j < columns ? p.n - j : columns, vectors = vectors_of(n);
-        if (p.transpose_b)
-          pack_transposed_pairs(packed_b, columns, p.b + j * p.b_stride + k, p.b_stride, block.k,
-                                n);
-        else
-          pack_pairs(packed_b, columns, p.b + k * p.b_stride + j, p.b_stride, block.k, n);
-        block.bias = p.bias ? p.bias + j : nullptr;
-        block.last_lanes = int(n - (vectors - 1) * lanes);
-        block.c = p.c + i * p.c_stride + j;
-        if (vectors == 1) all_pairs<1>(block, groups);
-        if (vectors == 2) all_pairs<2>(block, groups);
-        if (vectors == 3) all_pairs<3>(block, groups);
-        if (vectors == 4) all_pairs<4>(block, groups);
-        if (k + block.k >= p.k) finish(p, i, j, m, n);
-      }
-    }
-    i += m;
-  }
-}
+inline void matmul_bfloat16(const Product<float>& p) { multiply_packed<Pairs>(p); }
 
 }  // namespace fastmlp::cpu::FASTMLP_ISA

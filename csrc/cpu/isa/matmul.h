@@ -4,11 +4,13 @@
 // chain to store and load it, so neither tiles nor threads change a bit.
 //
 // A micro-kernel holds `rows` x `vectors` of c in registers. It reads b by whole vectors and
-// broadcasts single elements of a, so a may be transposed at no cost; a transposed b is first
-// packed into a panel, and so is one whose rows would fight for a cache's sets. The last vector of
-// a row may be partial: what lies behind it is never touched.
+// broadcasts single elements of a. Where enough is made of them both operands are packed first, as
+// the micro-kernels read them: b in panels of columns, a in groups of rows. Small products are read
+// in place, where a may be transposed at no cost and only a transposed b is packed. The last vector
+// of a row may be partial: what lies behind it is never touched.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <utility>
 
@@ -27,7 +29,7 @@ namespace fastmlp::cpu::FASTMLP_ISA {
 #if defined(__AVX512F__)
 constexpr std::int64_t depth = 512;
 #else
-constexpr std::int64_t depth = 256;
+constexpr std::int64_t depth = 400;
 #endif
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int panel_vectors = 4;
@@ -56,25 +58,51 @@ struct Block {
   std::int64_t k;
   const T* bias;    // null: start from zero
   bool accumulate;  // start from what c holds
-  int last_lanes;   // of c's last vector
+  int vectors;      // of c's columns
+  int last_lanes;   // of the last one
   // The rows of b that are needed after these, as wide, to be fetched meanwhile; null: none.
   const T* next;
   std::int64_t next_stride;
 };
 
-// A block's sums as they start: from the bias, what c holds, or zero. `load` gives vector j of a
-// row.
-template <class T, int rows, int vectors, class Load>
-FASTMLP_FN void start_sums(Vec<T> (&sum)[rows][vectors], const Block<T>& block, Load&& load) {
+// A block's sums as they start: from the bias, what c holds, or zero.
+template <class T, int rows, int vectors>
+FASTMLP_FN void start_sums(Vec<T> (&sum)[rows][vectors], const Block<T>& block) {
+  using V = Vec<T>;
+  const auto mask = V::before(block.last_lanes);
+  auto load = [&](const T* p, int j) {
+    return j == vectors - 1 ? V::load(p + j * V::lanes, mask) : V::load(p + j * V::lanes);
+  };
 #pragma GCC unroll 4
   for (int j = 0; j < vectors; ++j) {
-    const Vec<T> start = block.bias ? load(block.bias, j) : Vec<T>(0);
+    const V start = block.bias ? load(block.bias, j) : V(0);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i)
       sum[i][j] = block.accumulate ? load(block.c + i * block.c_stride, j) : start;
   }
 }
 
+// As they end.
+template <class T, int rows, int vectors>
+FASTMLP_FN void store_sums(const Vec<T> (&sum)[rows][vectors], const Block<T>& block) {
+  using V = Vec<T>;
+  T* c = block.c;
+  const std::int64_t c_stride = block.c_stride;  // a copy, which the stores cannot change
+  auto store = [&](auto last) {
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i, c += c_stride) {
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors - 1; ++j) sum[i][j].store(c + j * V::lanes);
+      sum[i][vectors - 1].store(c + (vectors - 1) * V::lanes, last);
+    }
+  };
+  if (block.last_lanes == V::lanes)
+    store(std::integral_constant<int, V::lanes>{});
+  else
+    store(block.last_lanes);
+}
+
+// Reads both operands in place.
 template <class T, int rows, int vectors, bool transposed_a>
 void micro_kernel(const Block<T>& block) {
   using V = Vec<T>;
@@ -83,7 +111,7 @@ void micro_kernel(const Block<T>& block) {
   auto load = [&](const T* p, int j) {
     return j == vectors - 1 ? V::load(p + j * V::lanes, mask) : V::load(p + j * V::lanes);
   };
-  start_sums(sum, block, load);
+  start_sums(sum, block);
   // Pointers to every fourth row: the others are small multiples of the stride away, which an
   // address can hold.
   const std::int64_t stride = block.a_stride;
@@ -111,244 +139,210 @@ void micro_kernel(const Block<T>& block) {
       if constexpr (rows > 12) ++a3;
     }
   }
-  T* c = block.c;
-  const std::int64_t c_stride = block.c_stride;  // a copy, which the stores cannot change
-  auto store = [&](auto last) {
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i, c += c_stride) {
+  store_sums(sum, block);
+}
+
+// Reads a group of a and a panel of b, packed: addresses are constants but for two pointers.
+template <class T, int rows, int vectors>
+void packed_kernel(const Block<T>& block) {
+  using V = Vec<T>;
+  V sum[rows][vectors];
+  start_sums(sum, block);
+  const T *a = block.a, *b = block.b;
+  for (std::int64_t k = block.k; k > 0; --k, a += rows, b += panel_columns<T>) {
+    V right[vectors];
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors - 1; ++j) sum[i][j].store(c + j * V::lanes);
-      sum[i][vectors - 1].store(c + (vectors - 1) * V::lanes, last);
+    for (int j = 0; j < vectors; ++j) right[j] = V::load(b + j * V::lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+      const V left = V::broadcast(a[i]);
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
     }
-  };
-  if (block.last_lanes == V::lanes)
-    store(std::integral_constant<int, V::lanes>{});
-  else
-    store(block.last_lanes);
+  }
+  store_sums(sum, block);
 }
 
 template <class T>
 using MicroKernel = void (*)(const Block<T>&);
 
-// Micro-kernels for 1 to most_rows[vectors] rows.
-template <class T, int vectors, bool transposed_a>
-struct RowKernels {
-  MicroKernel<T> of[most_rows[vectors] + 1];
+// Micro-kernels for 1 to most_rows[vectors] rows, by their number.
+template <class T, int vectors>
+using Table = std::array<MicroKernel<T>, most_rows[vectors] + 1>;
 
-  template <int... i>
-  constexpr explicit RowKernels(std::integer_sequence<int, i...>)
-      : of{nullptr, micro_kernel<T, i + 1, vectors, transposed_a>...} {}
-};
-
-// to[i][j] = from[j][i] for 16 bytes of each of `count` rows. A vector gathers 16 bytes from each
-// of several rows, which costs no shuffles; what remains is to transpose squares, all at once.
-#if defined(__AVX2__)
-template <int count>
-FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* from,
-                                std::int64_t stride) {
-  if constexpr (count == 4) {
-    __m128 r0 = _mm_loadu_ps(from), r1 = _mm_loadu_ps(from + stride),
-           r2 = _mm_loadu_ps(from + 2 * stride), r3 = _mm_loadu_ps(from + 3 * stride);
-    _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-    _mm_storeu_ps(to, r0);
-    _mm_storeu_ps(to + to_stride, r1);
-    _mm_storeu_ps(to + 2 * to_stride, r2);
-    _mm_storeu_ps(to + 3 * to_stride, r3);
-  } else {
-    __m256 row[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i, from += stride)
-      row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)),
-                                    _mm_loadu_ps(from + 4 * stride), 1);
-    const __m256 low01 = _mm256_unpacklo_ps(row[0], row[1]),
-                 high01 = _mm256_unpackhi_ps(row[0], row[1]),
-                 low23 = _mm256_unpacklo_ps(row[2], row[3]),
-                 high23 = _mm256_unpackhi_ps(row[2], row[3]);
-    _mm256_storeu_ps(to, _mm256_shuffle_ps(low01, low23, 0x44));
-    _mm256_storeu_ps(to + to_stride, _mm256_shuffle_ps(low01, low23, 0xEE));
-    _mm256_storeu_ps(to + 2 * to_stride, _mm256_shuffle_ps(high01, high23, 0x44));
-    _mm256_storeu_ps(to + 3 * to_stride, _mm256_shuffle_ps(high01, high23, 0xEE));
-  }
+template <class T, int vectors, bool transposed_a, int... i>
+constexpr Table<T, vectors> in_place(std::integer_sequence<int, i...>) {
+  return {nullptr, micro_kernel<T, i + 1, vectors, transposed_a>...};
 }
-template <int count>
-FASTMLP_FN void transpose_strip(double* to, std::int64_t to_stride, const double* from,
-                                std::int64_t stride) {
-  if constexpr (count == 2) {
-    const __m128d r0 = _mm_loadu_pd(from), r1 = _mm_loadu_pd(from + stride);
-    _mm_storeu_pd(to, _mm_unpacklo_pd(r0, r1));
-    _mm_storeu_pd(to + to_stride, _mm_unpackhi_pd(r0, r1));
-  } else {
-    __m256d row[2];
+template <class T, int vectors, bool transposed_a>
+constexpr Table<T, vectors> in_place_kernels =
+    in_place<T, vectors, transposed_a>(std::make_integer_sequence<int, most_rows[vectors]>{});
+
+template <class T, int vectors, int... i>
+constexpr Table<T, vectors> packed(std::integer_sequence<int, i...>) {
+  return {nullptr, packed_kernel<T, i + 1, vectors>...};
+}
+template <class T, int vectors>
+constexpr Table<T, vectors> packed_kernels =
+    packed<T, vectors>(std::make_integer_sequence<int, most_rows[vectors]>{});
+
+// to[i][j] = rows[j][i] for 16 bytes of each row: squares are transposed, two side by side, after a
+// vector has gathered 16 bytes from each of two rows, which costs no shuffles.
+template <class T>
+constexpr int strip_depth = 16 / sizeof(T);
+template <class T>
+constexpr int strip_rows = 2 * strip_depth<T>;
+
+#if defined(__AVX2__)
+FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* const* rows,
+                                std::int64_t at) {
+  __m256 row[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[i] + at)),
+                                  _mm_loadu_ps(rows[i + 4] + at), 1);
+  const __m256 low01 = _mm256_unpacklo_ps(row[0], row[1]),
+               high01 = _mm256_unpackhi_ps(row[0], row[1]),
+               low23 = _mm256_unpacklo_ps(row[2], row[3]),
+               high23 = _mm256_unpackhi_ps(row[2], row[3]);
+  _mm256_storeu_ps(to, _mm256_shuffle_ps(low01, low23, 0x44));
+  _mm256_storeu_ps(to + to_stride, _mm256_shuffle_ps(low01, low23, 0xEE));
+  _mm256_storeu_ps(to + 2 * to_stride, _mm256_shuffle_ps(high01, high23, 0x44));
+  _mm256_storeu_ps(to + 3 * to_stride, _mm256_shuffle_ps(high01, high23, 0xEE));
+}
+FASTMLP_FN void transpose_strip(double* to, std::int64_t to_stride, const double* const* rows,
+                                std::int64_t at) {
+  __m256d row[2];
 #pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i, from += stride)
-      row[i] = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(from)),
-                                    _mm_loadu_pd(from + 2 * stride), 1);
-    _mm256_storeu_pd(to, _mm256_unpacklo_pd(row[0], row[1]));
-    _mm256_storeu_pd(to + to_stride, _mm256_unpackhi_pd(row[0], row[1]));
-  }
+  for (int i = 0; i < 2; ++i)
+    row[i] = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(rows[i] + at)),
+                                  _mm_loadu_pd(rows[i + 2] + at), 1);
+  _mm256_storeu_pd(to, _mm256_unpacklo_pd(row[0], row[1]));
+  _mm256_storeu_pd(to + to_stride, _mm256_unpackhi_pd(row[0], row[1]));
 }
 #else
-template <int count, class T>
-FASTMLP_FN void transpose_strip(T* to, std::int64_t to_stride, const T* from, std::int64_t stride) {
-  for (int i = 0; i < int(16 / sizeof(T)); ++i)
-    for (int j = 0; j < count; ++j) to[i * to_stride + j] = from[j * stride + i];
+template <class T>
+FASTMLP_FN void transpose_strip(T* to, std::int64_t to_stride, const T* const* rows,
+                                std::int64_t at) {
+  for (int i = 0; i < strip_depth<T>; ++i)
+    for (int j = 0; j < strip_rows<T>; ++j) to[i * to_stride + j] = rows[j][at + i];
 }
 #endif
 
-// A panel of b, or of a transposed b, with its rows one after the other: packed[i][j] = b[i][j] or
-// b[j][i] for i < k, j < n <= panel_columns.
+template <int n, class T>
+FASTMLP_FN void copy_rows(T* packed, const T* x, std::int64_t stride, std::int64_t k) {
+  for (std::int64_t i = 0; i < k; ++i)
+    __builtin_memcpy(packed + i * n, x + i * stride, n * sizeof(T));
+}
+
+// packed[i][j] = x[i][j] for i < k, j < n, in rows of `width`: a panel of b, or a group of a
+// transposed a.
 template <class T>
-FASTMLP_FN void pack(T* packed, const T* b, std::int64_t stride, std::int64_t k, std::int64_t n) {
-  constexpr std::int64_t width = panel_columns<T>;
+FASTMLP_FN void pack_rows(T* packed, std::int64_t width, const T* x, std::int64_t stride,
+                          std::int64_t k, std::int64_t n) {
+  constexpr int group = most_rows[panel_vectors], columns = int(panel_columns<T>);
+  if (n == width && n == columns) return copy_rows<columns>(packed, x, stride, k);
+  if (n == width && n == group) return copy_rows<group>(packed, x, stride, k);
   for (std::int64_t i = 0; i < k; ++i)
     for_columns<T>(n, [&](std::int64_t j, auto lanes) {
-      Vec<T>::load(b + i * stride + j, lanes).store(packed + i * width + j, lanes);
+      Vec<T>::load(x + i * stride + j, lanes).store(packed + i * width + j, lanes);
     });
 }
-// A cache line of some rows at a time, while their next lines are fetched: as many streams as there
-// are rows are too many for the processor to foresee.
+// packed[i][j] = x[j][i]: a panel of a transposed b, or a group of a. A cache line of some rows at
+// a time, while their next lines are fetched: as many streams as there are rows are too many for
+// the processor to foresee. A strip that n ends in reads its last row again, and writes that behind
+// n: in a panel nothing is there, in a group what the strips that follow write anew, and at the end
+// what `matmul_slack` keeps free.
 template <class T>
-FASTMLP_FN void pack_transposed(T* packed, const T* b, std::int64_t stride, std::int64_t k,
-                                std::int64_t n) {
-  constexpr std::int64_t width = panel_columns<T>, line = 64 / sizeof(T);
-  constexpr int deep = 16 / sizeof(T), wide = 2 * deep;
+FASTMLP_FN void pack_transposed(T* packed, std::int64_t width, const T* x, std::int64_t stride,
+                                std::int64_t k, std::int64_t n) {
+  constexpr std::int64_t line = 64 / sizeof(T);
+  constexpr int deep = strip_depth<T>, wide = strip_rows<T>;
   const std::int64_t whole_k = k / deep * deep;
   for (std::int64_t first = 0; first < whole_k; first += line) {
     const std::int64_t end = first + line < whole_k ? first + line : whole_k;
-    std::int64_t j = 0;
-    for (; j + wide <= n; j += wide) {
-      const T* const rows = b + j * stride;
-      for (int r = 0; r < wide; ++r) __builtin_prefetch(rows + r * stride + first + line);
-      for (std::int64_t i = first; i < end; i += deep)
-        transpose_strip<wide>(packed + i * width + j, width, rows + i, stride);
-    }
-    for (std::int64_t i = first; i < end; i += deep) {
-      T* const to = packed + i * width;
-      std::int64_t rest = j;
-      if (rest + deep <= n) {
-        transpose_strip<deep>(to + rest, width, b + rest * stride + i, stride);
-        rest += deep;
+    for (std::int64_t j = (n - 1) / wide * wide; j >= 0; j -= wide) {
+      const T* rows[wide];
+      for (int r = 0; r < wide; ++r) {
+        rows[r] = x + (j + r < n ? j + r : n - 1) * stride;
+        __builtin_prefetch(rows[r] + first + line);
       }
-      for (; rest < n; ++rest)
-        for (int r = 0; r < deep; ++r) to[r * width + rest] = b[rest * stride + i + r];
+      for (std::int64_t i = first; i < end; i += deep)
+        transpose_strip(packed + i * width + j, width, rows, i);
     }
   }
   for (std::int64_t i = whole_k; i < k; ++i)
-    for (std::int64_t j = 0; j < n; ++j) packed[i * width + j] = b[j * stride + i];
+    for (std::int64_t j = 0; j < n; ++j) packed[i * width + j] = x[j * stride + i];
 }
 
-// Packed, a block of a lies as its micro-kernels read it: for each group of rows, all k in turn.
-template <class T>
-FASTMLP_FN void pack_columns(T* packed, std::int64_t rows, const T* a, std::int64_t stride,
-                             std::int64_t k) {
-  for (std::int64_t i = 0; i < k; ++i)
-    for (std::int64_t j = 0; j < rows; ++j) packed[i * rows + j] = a[i * stride + j];
-}
-
-// How rows of c are shared out to micro-kernels: evenly among the fewest, so that none is left with
-// a thin remainder.
-struct Groups {
+// How a length is shared out: evenly among the fewest parts, so that none is left a thin remainder.
+struct Parts {
   std::int64_t count, each, longer;
 
-  FASTMLP_FN Groups(std::int64_t rows, int most) : count(1), each(rows), longer(0) {
-    if (rows <= most) return;  // no divisions, which small networks would feel
-    count = (rows + most - 1) / most;
-    each = rows / count;
-    longer = rows % count;
+  FASTMLP_FN Parts(std::int64_t length, std::int64_t most) : count(1), each(length), longer(0) {
+    if (length <= most) return;  // no divisions, which small networks would feel
+    count = (length + most - 1) / most;
+    each = length / count;
+    longer = length % count;
   }
-  FASTMLP_FN std::int64_t rows(std::int64_t group) const { return each + (group < longer); }
+  FASTMLP_FN std::int64_t length(std::int64_t part) const { return each + (part < longer); }
+  // Calls f(start, length) for each.
+  template <class F>
+  FASTMLP_FN void each_part(F&& f) const {
+    std::int64_t start = 0;
+    for (std::int64_t part = 0; part < count; start += length(part++)) f(start, length(part));
+  }
 };
 
-// A block of rows of a, at a distance of an odd number of cache lines.
+// How operands are packed and multiplied, in full precision.
 template <class T>
-constexpr std::int64_t packed_row = depth + 64 / sizeof(T);
-static_assert((depth * sizeof(double) / 64) % 2 == 0);
+struct Whole {
+  static constexpr int depth_of_row = 1;  // how many k a packed row holds
 
-template <class T>
-FASTMLP_FN void pack_rows(T* packed, std::int64_t rows, const T* a, std::int64_t stride,
-                          std::int64_t k) {
-  for (std::int64_t i = 0; i < rows; ++i)
-    for_columns<T>(k, [&](std::int64_t j, auto n) {
-      Vec<T>::load(a + i * stride + j, n).store(packed + i * packed_row<T> + j, n);
-    });
-}
-
-// All groups of a block of a transposed a.
-template <class T>
-FASTMLP_FN void pack_groups(T* packed, std::int64_t rows, const T* a, std::int64_t stride,
-                            std::int64_t k) {
-  const Groups groups(rows, most_rows[panel_vectors]);
-  for (std::int64_t group = 0; group < groups.count; ++group) {
-    const std::int64_t n = groups.rows(group);
-    pack_columns(packed, n, a, stride, k);
-    packed += n * k;
-    a += n;
-  }
-}
-
-// Some panels of b from row i and column `first` on, at a time: more than a cache line of each row.
-template <class T>
-FASTMLP_FN void pack_panels(T* packed, const Product<T>& p, std::int64_t first, std::int64_t i,
-                            std::int64_t k) {
-  constexpr std::int64_t columns = panel_columns<T>;
-  for (std::int64_t j = first; j < p.n && j < first + matmul_panel<T>; j += columns) {
-    const std::int64_t n = p.n - j < columns ? p.n - j : columns;
-    if (p.transpose_b)
-      pack_transposed(packed, p.b + j * p.b_stride + i, p.b_stride, k, n);
+  // packed[i][j] = x[i][j], or x[j][i], for i < k, j < n, in rows of `width`.
+  static FASTMLP_FN void pack(T* packed, std::int64_t width, const T* x, std::int64_t stride,
+                              bool transposed, std::int64_t k, std::int64_t n) {
+    if (transposed)
+      pack_transposed(packed, width, x, stride, k, n);
     else
-      pack(packed, p.b + i * p.b_stride + j, p.b_stride, k, n);
-    packed += columns * depth;
+      pack_rows(packed, width, x, stride, k, n);
   }
-}
-
-// c's columns of one panel, for all rows of the block.
-template <class T, int vectors, bool transposed_a>
-FASTMLP_FN void all_rows(Block<T> block, std::int64_t rows, bool packed) {
-  static constexpr RowKernels<T, vectors, transposed_a> kernels{
-      std::make_integer_sequence<int, most_rows[vectors]>{}};
-  const Groups groups(rows, most_rows[vectors]);
-  const T* next = block.next;
-  const std::int64_t at_a_time = next ? block.k / groups.count + 1 : 0;
-  for (std::int64_t group = 0; group < groups.count; ++group) {
-    const std::int64_t n = groups.rows(group);
-    if (packed) block.a_stride = n;
-    for (std::int64_t i = 0; i < at_a_time; ++i, next += block.next_stride)
-      for (int byte = 0; byte < vectors * vector_bytes; byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(next) + byte);
-    kernels.of[n](block);
-    block.a += packed ? n * block.k : transposed_a ? n : n * block.a_stride;
-    block.c += n * block.c_stride;
-  }
-}
-
-template <class T, bool transposed_a>
-FASTMLP_FN void panel(const Block<T>& block, std::int64_t rows, std::int64_t vectors, bool packed) {
-  if (vectors == 1) return all_rows<T, 1, transposed_a>(block, rows, packed);
-  if (vectors == 2) return all_rows<T, 2, transposed_a>(block, rows, packed);
-  if constexpr (panel_vectors == 4) {
-    if (vectors == 3) return all_rows<T, 3, transposed_a>(block, rows, packed);
-    return all_rows<T, 4, transposed_a>(block, rows, packed);
-  }
-}
-
-// Which operands are copied before the micro-kernels read them.
-template <class T>
-struct Packing {
-  bool a, b;
-
-  // Copying costs less than reading from many pages, or from rows that fight for the same few sets
-  // of a cache, where enough of c is made of it: less for a transposed a, of which neighbours in
-  // memory are used together. A transposed b has no choice.
-  FASTMLP_FN explicit Packing(const Product<T>& p)
-      : a(p.packing && p.n > (p.transpose_a ? 6 : 32) * panel_columns<T> && p.k > 64 &&
-          far_apart(p.a_stride)),
-        b(p.transpose_b || (p.packing && p.m >= 48 && far_apart(p.b_stride))) {}
-
-  static FASTMLP_FN bool far_apart(std::int64_t stride) {
-    const std::int64_t bytes = stride * std::int64_t(sizeof(T));
-    return bytes % 512 == 0 || bytes > 2048;
+  template <int vectors>
+  static constexpr const Table<T, vectors>& kernels() {
+    return packed_kernels<T, vectors>;
   }
 };
+
+// Some panels of b, from column j on and row k: more than a cache line of each row, and rows as
+// they lie in memory.
+template <class Format, class T>
+FASTMLP_FN void pack_panels(T* packed, const Product<T>& p, std::int64_t j, std::int64_t k,
+                            std::int64_t length) {
+  constexpr std::int64_t columns = panel_columns<T>, unit = Format::depth_of_row;
+  const std::int64_t end = p.n - j < matmul_chunk<T> ? p.n : j + matmul_chunk<T>,
+                     at_a_time = p.transpose_b ? length : 16;
+  for (std::int64_t i = 0; i < length; i += at_a_time, packed += at_a_time / unit * columns) {
+    const std::int64_t rows = length - i < at_a_time ? length - i : at_a_time;
+    T* to = packed;
+    for (std::int64_t first = j; first < end; first += columns, to += columns * depth) {
+      const T* const b =
+          p.b + (p.transpose_b ? first * p.b_stride + k + i : (k + i) * p.b_stride + first);
+      Format::pack(to, columns, b, p.b_stride, p.transpose_b, rows,
+                   p.n - first < columns ? p.n - first : columns);
+    }
+  }
+}
+
+// The number as a constant: calls f(integral_constant), for 1 to panel_vectors.
+template <class F>
+FASTMLP_FN void with_vectors(std::int64_t vectors, F&& f) {
+  if (vectors == 1) return f(std::integral_constant<int, 1>{});
+  if (vectors == 2) return f(std::integral_constant<int, 2>{});
+  if constexpr (panel_vectors == 4) {
+    if (vectors == 3) return f(std::integral_constant<int, 3>{});
+    f(std::integral_constant<int, 4>{});
+  }
+}
 
 // The epilogue, on columns of c that are complete and still in the first-level cache.
 template <class T>
@@ -365,64 +359,141 @@ FASTMLP_FN void finish(const Product<T>& p, std::int64_t i, std::int64_t j, std:
     activation_forward<T>(out, part(p.before), result, nullptr, rows, cols, *p.activation);
 }
 
-// Blocks of rows, then of depth, then panels of columns: a block of a stays in the second-level
-// cache while the panels of b pass by.
+// c's panel at (i, j), of products from k on. Operands are for the caller to fill in.
 template <class T>
-void matmul(const Product<T>& p) {
+FASTMLP_FN Block<T> block_of(const Product<T>& p, std::int64_t i, std::int64_t j, std::int64_t k,
+                             std::int64_t depth) {
   constexpr std::int64_t lanes = Vec<T>::lanes, columns = panel_columns<T>;
-  constexpr std::int64_t chunk = matmul_panel<T>, most = matmul_rows<T>;
-  if (p.m <= few_rows_most && !p.transpose_b) {
-    few_rows(p);
-    finish(p, 0, 0, p.m, p.n);
-    return;
+  const std::int64_t n = p.n - j < columns ? p.n - j : columns;
+  Block<T> block{};
+  block.c = p.c + i * p.c_stride + j;
+  block.c_stride = p.c_stride;
+  block.k = depth;
+  block.bias = p.bias ? p.bias + j : nullptr;
+  block.accumulate = k > 0;
+  block.vectors = n <= lanes ? 1 : int((n + lanes - 1) / lanes);
+  block.last_lanes = int(n - (block.vectors - 1) * lanes);
+  return block;
+}
+
+// c's columns of one panel for all groups of rows, which lie `a_step` for each row apart in a.
+// Meanwhile rows of b are fetched.
+template <class T, std::size_t count>
+FASTMLP_FN void all_groups(const std::array<MicroKernel<T>, count>& kernels, Block<T> block,
+                           const Parts& groups, std::int64_t a_step) {
+  const T* next = block.next;
+  const std::int64_t at_a_time = next ? block.k / groups.count + 1 : 0;
+  for (std::int64_t group = 0; group < groups.count; ++group) {
+    const std::int64_t rows = groups.length(group);
+    for (std::int64_t i = 0; i < at_a_time; ++i, next += block.next_stride)
+      for (int byte = 0; byte < block.vectors * vector_bytes; byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(next) + byte);
+    kernels[std::size_t(rows)](block);
+    block.a += rows * a_step;
+    block.c += rows * block.c_stride;
   }
-  const Packing<T> packing(p);
-  T* const packed_b = p.scratch;
-  T* const packed_a = p.scratch + depth * chunk;
-  const Groups blocks(p.m, int(most));
-  std::int64_t i = 0;
-  for (std::int64_t number = 0; number < blocks.count; ++number) {
-    const std::int64_t m = blocks.rows(number);
-    for (std::int64_t k = 0; k == 0 || k < p.k; k += depth) {
-      Block<T> block;
-      block.k = p.k - k < depth ? p.k - k : depth;
-      block.c_stride = p.c_stride;
-      block.accumulate = k > 0;
-      const T* const a = p.a + (p.transpose_a ? k * p.a_stride + i : i * p.a_stride + k);
-      if (packing.a && p.transpose_a)
-        pack_groups(packed_a, m, a, p.a_stride, block.k);
-      else if (packing.a)
-        pack_rows(packed_a, m, a, p.a_stride, block.k);
+}
+
+// Small products: a is read in place, and so is b unless it is transposed.
+template <class T>
+FASTMLP_FN void multiply_in_place(const Product<T>& p) {
+  constexpr std::int64_t columns = panel_columns<T>, chunk = matmul_chunk<T>;
+  const Parts blocks(p.m, matmul_rows<T>), slabs(p.k, depth);
+  blocks.each_part([&](std::int64_t i, std::int64_t m) {
+    slabs.each_part([&](std::int64_t k, std::int64_t length) {
       for (std::int64_t j = 0; j < p.n; j += columns) {
-        const std::int64_t n = p.n - j < columns ? p.n - j : columns;
-        const std::int64_t vectors = n <= lanes ? 1 : (n + lanes - 1) / lanes;
-        if (packing.b) {
-          if (j % chunk == 0) pack_panels(packed_b, p, j, k, block.k);
-          block.b = packed_b + j % chunk * depth;
+        Block<T> block = block_of(p, i, j, k, length);
+        block.a = p.a + (p.transpose_a ? k * p.a_stride + i : i * p.a_stride + k);
+        block.a_stride = p.a_stride;
+        if (p.transpose_b) {
+          if (j % chunk == 0) pack_panels<Whole<T>>(p.scratch, p, j, k, length);
+          block.b = p.scratch + j % chunk * depth;
           block.b_stride = columns;
         } else {
           block.b = p.b + k * p.b_stride + j;
           block.b_stride = p.b_stride;
+          if (m >= fewest_to_fetch_for && j + columns < p.n) block.next = block.b + columns;
+          block.next_stride = p.b_stride;
         }
-        const std::int64_t next = j + (packing.b ? chunk : columns);
-        const bool fetch = m >= fewest_to_fetch_for && !p.transpose_b && next < p.n;
-        block.next = fetch ? p.b + k * p.b_stride + next : nullptr;
-        block.next_stride = p.b_stride;
-        block.bias = p.bias ? p.bias + j : nullptr;
-        block.last_lanes = int(n - (vectors - 1) * lanes);
-        block.c = p.c + i * p.c_stride + j;
-        // Packed groups are those of the widest panels; a narrower last one reads a itself.
-        const bool packed = packing.a && (vectors == panel_vectors || !p.transpose_a);
-        block.a = packed ? packed_a : a;
-        block.a_stride = packed ? packed_row<T> : p.a_stride;
-        if (p.transpose_a)
-          panel<T, true>(block, m, vectors, packed);
-        else
-          panel<T, false>(block, m, vectors, false);
-        if (k + block.k >= p.k) finish(p, i, j, m, n);
+        const std::int64_t a_step = p.transpose_a ? 1 : p.a_stride;
+        with_vectors(block.vectors, [&](auto vectors) {
+          const auto& kernels = p.transpose_a ? in_place_kernels<T, vectors, true>
+                                              : in_place_kernels<T, vectors, false>;
+          all_groups(kernels, block, Parts(m, most_rows[vectors]), a_step);
+        });
+        if (k + length == p.k) finish(p, i, j, m, p.n - j < columns ? p.n - j : columns);
       }
-    }
-    i += m;
+    });
+  });
+}
+
+// Large products. Columns of b that fit into the third-level cache, of these a slab of rows, whose
+// panels are packed when the first block of rows of c needs them and serve all of them; a block of
+// a stays in the second-level cache while the panels pass by.
+template <class Format, class T>
+FASTMLP_FN void multiply_packed(const Product<T>& p) {
+  constexpr std::int64_t columns = panel_columns<T>, chunk = matmul_chunk<T>,
+                         most = matmul_columns<T>, unit = Format::depth_of_row;
+  T* const packed_b = p.scratch;
+  T* const packed_a = p.scratch + depth * most;
+  const Parts blocks(p.m, matmul_rows<T>), slabs((p.k + unit - 1) / unit, depth / unit);
+  for (std::int64_t first = 0; first < p.n; first += most) {
+    const std::int64_t end = p.n - first < most ? p.n : first + most;
+    slabs.each_part([&](std::int64_t start, std::int64_t packed_rows) {
+      const std::int64_t k = start * unit,
+                         length = p.k - k < packed_rows * unit ? p.k - k : packed_rows * unit;
+      blocks.each_part([&](std::int64_t i, std::int64_t m) {
+        // The first panel is the widest, and groups that suit it suit the last.
+        const int widest = block_of(p, i, first, k, length).vectors;
+        const Parts groups(m, most_rows[widest]);
+        T* to = packed_a;
+        groups.each_part([&](std::int64_t row, std::int64_t rows) {
+          const T* const a =
+              p.a + (p.transpose_a ? k * p.a_stride + i + row : (i + row) * p.a_stride + k);
+          Format::pack(to, rows, a, p.a_stride, !p.transpose_a, length, rows);
+          to += rows * packed_rows;
+        });
+        for (std::int64_t j = first; j < end; j += columns) {
+          Block<T> block = block_of(p, i, j, k, length);
+          // Of a single block the panels come and go.
+          const std::int64_t place = blocks.count > 1 ? j - first : (j - first) % chunk;
+          if (i == 0 && (j - first) % chunk == 0)
+            pack_panels<Format>(packed_b + place * depth, p, j, k, length);
+          if (i == 0 && m >= fewest_to_fetch_for && !p.transpose_b && j + chunk < end)
+            block.next = p.b + k * p.b_stride + j + chunk;
+          block.next_stride = p.b_stride;
+          block.a = packed_a;
+          block.b = packed_b + place * depth;
+          with_vectors(block.vectors, [&](auto vectors) {
+            all_groups(Format::template kernels<vectors>(), block, groups, packed_rows);
+          });
+          if (k + length == p.k) finish(p, i, j, m, p.n - j < columns ? p.n - j : columns);
+        }
+      });
+    });
+  }
+}
+
+// Whether packing both operands pays. It costs as much as they have rows and columns and saves as
+// much as c has elements; more where rows of b lie on many pages or fight for the same few sets of
+// a cache.
+template <class T>
+FASTMLP_FN bool worth_packing(const Product<T>& p) {
+  if (!p.packing || p.k < 32 || p.m < 48) return false;
+  const std::int64_t bytes = p.b_stride * std::int64_t(sizeof(T));
+  const bool far_apart = !p.transpose_b && (bytes % 512 == 0 || bytes > 2048);
+  return p.m * p.n >= 100 * (p.m + p.n) || (far_apart && p.n >= 6 * panel_columns<T>);
+}
+
+template <class T>
+void matmul(const Product<T>& p) {
+  if (p.m <= few_rows_most && !p.transpose_b) {
+    few_rows(p);
+    finish(p, 0, 0, p.m, p.n);
+  } else if (worth_packing(p)) {
+    multiply_packed<Whole<T>>(p);
+  } else {
+    multiply_in_place(p);
   }
 }
 
