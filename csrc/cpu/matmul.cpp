@@ -31,7 +31,7 @@ Tiling blas_tiling(const ProductShape& s) {
 template <class T>
 Tiling native_tiling(const ProductShape& s, const Run& run) {
   if (run.members == 1) return {s.m, s.n};
-  constexpr std::int64_t panel = matmul_chunk<T>, most = matmul_rows<T>, fewest = 12;
+  constexpr std::int64_t panel = matmul_chunk<T>, most = matmul_rows<T>, fewest = 24;
   const std::int64_t members = run.members, even = members / std::gcd(run.replicas, members);
   const std::int64_t blocks = ((s.m + most - 1) / most + even - 1) / even * even;
   if (s.m >= fewest * blocks) return {(s.m + blocks - 1) / blocks, s.n};
@@ -72,7 +72,7 @@ bool uses_blas() {
 bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replicas, int members) {
   // The BLAS's sums depend on the tile, so its tiles must not depend on the team. And every member
   // reads all of b, which has to be worth it.
-  constexpr std::int64_t fewest = 16;
+  constexpr std::int64_t fewest = 32;
   return record.out.rows == Operand::batch && !record.transpose_a && !uses_blas() &&
          rows * replicas >= fewest * members;
 }
