@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <limits>
 
 #include "cpu/team.h"
 
@@ -24,7 +25,7 @@ class TeamChoice {
     int level;  // place in the list of candidates
     int members;
     std::int64_t steps;  // how many to run before asking again
-    enum { first, warm_up, trial, ordinary } kind;
+    enum { first, warm_up, trial, decision, ordinary } kind;
   };
 
   // A step has so many operations in matrix products; `repeat` steps follow one another. How many
@@ -35,15 +36,18 @@ class TeamChoice {
     const double step = seconds_.load(relaxed);
     if (step == 0) return plan(guess(most, operations, barriers(), repeat), most, 2, Plan::first);
     const int level = level_.load(relaxed);
-    // A trial is two turns: one to wake threads and to move the parameters into their caches, one
-    // to measure.
-    switch (until_trial_.fetch_sub(1, relaxed)) {
-      case 1:
-        trial_.store(neighbour(level, count(most)), relaxed);
-        return plan(trial_.load(relaxed), most, steps(trial_seconds, step), Plan::warm_up);
-      case 0: return plan(trial_.load(relaxed), most, steps(trial_seconds, step), Plan::trial);
-      default: return plan(level, most, steps(segment_seconds, step), Plan::ordinary);
+    // A trial begins with a turn to wake threads and to move the parameters into their caches. Then
+    // one is enough to measure, unless the caller has only a step or a few at a time.
+    const int turn = until_trial_.fetch_sub(1, relaxed);
+    if (turn > 1) return plan(level, most, steps(segment_seconds, step), Plan::ordinary);
+    const std::int64_t wanted = steps(trial_seconds, step);
+    if (turn == 1) {
+      trial_.store(neighbour(level, count(most)), relaxed);
+      least_.store(infinity, relaxed);
+      return plan(trial_.load(relaxed), most, wanted, Plan::warm_up);
     }
+    const bool enough = repeat >= wanted || turn <= 1 - most_turns;
+    return plan(trial_.load(relaxed), most, wanted, enough ? Plan::decision : Plan::trial);
   }
 
   void took(const Plan& plan, double seconds_per_step) {
@@ -57,12 +61,18 @@ class TeamChoice {
         break;
       case Plan::warm_up: break;
       case Plan::trial:
+      case Plan::decision: {
+        // The least, since what it is compared with is near the least as well.
+        const double least = std::min(seconds_per_step, least_.load(relaxed));
+        least_.store(least, relaxed);
+        if (plan.kind == Plan::trial) break;
         // The longer trials only confirm what was known, the rarer they get.
-        if (seconds_per_step < 0.97 * before)
-          settle(plan.level, seconds_per_step, soon);
+        if (least < 0.97 * before)
+          settle(plan.level, least, soon);
         else
           settle(level_.load(relaxed), before, std::min(2 * interval_.load(relaxed), 1024));
         break;
+      }
       case Plan::ordinary: {
         // Nothing makes a step faster than it is, so what is faster counts at once; a disturbance,
         // however long, only moves the average a little. Where it stays, the machine has changed.
@@ -80,6 +90,8 @@ class TeamChoice {
   static constexpr double segment_seconds = 2e-3, trial_seconds = 4e-3, long_step = 1e-2;
   static constexpr int most_levels = 11;  // 1, 2, 4, ..., 1024
   static constexpr int soon = 32;         // segments
+  static constexpr int most_turns = 8;    // of a trial
+  static constexpr double infinity = std::numeric_limits<double>::infinity();
 
   static int count(int most) {
     int levels = 1;
@@ -129,6 +141,7 @@ class TeamChoice {
   std::atomic<int> level_{0};  // in use
   // Of a step on so many threads, of late and when that was settled; 0: nothing was measured yet.
   std::atomic<double> seconds_{0}, settled_{0};
+  std::atomic<double> least_{infinity};  // of the trial that is under way
   std::atomic<int> most_{0}, trial_{0}, upwards_{0};
   std::atomic<int> until_trial_{0}, interval_{0};  // in segments
 };
