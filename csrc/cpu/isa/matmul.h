@@ -485,16 +485,37 @@ FASTMLP_FN bool worth_packing(const Product<T>& p) {
   return p.m * p.n >= 100 * (p.m + p.n) || (far_apart && p.n >= 6 * panel_columns<T>);
 }
 
+// For few rows and a transposed b, of which a part at a time is turned round that stays in the
+// first-level cache.
+template <class T>
+FASTMLP_FN void few_rows_of_transposed(const Product<T>& p) {
+  constexpr std::int64_t columns = matmul_chunk<T>, most = 64;
+  Product<T> part = p;
+  part.b = p.scratch;
+  part.b_stride = columns;
+  for (std::int64_t j = 0; j < p.n; j += columns) {
+    part.n = p.n - j < columns ? p.n - j : columns;
+    part.c = p.c + j;
+    part.bias = p.bias ? p.bias + j : nullptr;
+    for (std::int64_t k = 0; k == 0 || k < p.k; k += most) {
+      part.k = p.k - k < most ? p.k - k : most;
+      part.a = p.a + k * (p.transpose_a ? p.a_stride : 1);
+      pack_transposed(p.scratch, columns, p.b + j * p.b_stride + k, p.b_stride, part.k, part.n);
+      few_rows(part, k > 0);
+    }
+  }
+}
+
 template <class T>
 void matmul(const Product<T>& p) {
-  if (p.m <= few_rows_most && !p.transpose_b) {
-    few_rows(p);
-    finish(p, 0, 0, p.m, p.n);
-  } else if (worth_packing(p)) {
-    multiply_packed<Whole<T>>(p);
-  } else {
-    multiply_in_place(p);
-  }
+  if (worth_packing(p)) return multiply_packed<Whole<T>>(p);
+  if (p.m <= few_rows_most)
+    p.transpose_b ? few_rows_of_transposed(p) : few_rows(p);
+  else if (p.transpose_a && p.k <= few_rows_most && p.k > 0 && !p.transpose_b && !p.bias)
+    few_products(p);
+  else
+    return multiply_in_place(p);
+  finish(p, 0, 0, p.m, p.n);
 }
 
 }  // namespace fastmlp::cpu::FASTMLP_ISA
