@@ -44,6 +44,17 @@ def test_products(
             _core.matmul(backend, normal(dtype, m, n), a, b, transpose_a, transpose_b)
 
 
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_products_of_packed_operands(
+    transpose_a: bool, transpose_b: bool, dtype: str, backend: _core.Backend
+) -> None:
+    for m, k, n in ((170, 37, 257), (299, 401, 163), (50, 33, 1111)):
+        a = normal(dtype, *((k, m) if transpose_a else (m, k)))
+        b = normal(dtype, *((n, k) if transpose_b else (k, n)))
+        _core.matmul(backend, normal(dtype, m, n), a, b, transpose_a, transpose_b)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 18])
 @pytest.mark.parametrize("cols", WIDTHS)
 def test_rows_of_any_width(cols: int, rows: int, dtype: str, backend: _core.Backend) -> None:

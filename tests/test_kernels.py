@@ -538,6 +538,30 @@ def test_several_python_threads_at_once():
     assert_same_bits(results, [expected] * 150)
 
 
+# In place; packed, with one slab and several, one block of rows and several, more columns than stay
+# packed, narrow last panels; few rows; few products.
+CHAINS = [(33, 70, 65), (120, 33, 1111), (299, 900, 163), (4, 150, 131), (90, 4, 70), (90, 1, 17)]
+
+
+@pytest.mark.skipif(fm.show_config()["matmul"] != "native", reason="a BLAS has sums of its own")
+@pytest.mark.parametrize("transpose_b", [False, True], ids=["b", "bT"])
+@pytest.mark.parametrize("transpose_a", [False, True], ids=["a", "aT"])
+@pytest.mark.parametrize("m, k, n", CHAINS, ids=str)
+def test_products_are_the_same_chains_on_other_paths(m, k, n, transpose_a, transpose_b, dtype):
+    """Each element is one chain of multiply-adds: a row alone, in a few columns, has its bits."""
+    a, b = normal(m, k, dtype=dtype, seed=1), normal(k, n, dtype=dtype, seed=2)
+    given = [np.ascontiguousarray(x.T) if t else x for x, t in ((a, transpose_a), (b, transpose_b))]
+    out = poisoned((m, n), dtype)
+    K.matmul(*given, transpose_a=transpose_a, transpose_b=transpose_b, out=out)
+    assert_accurate(out, np.matmul, a, b)
+    for first in range(0, n, 13):
+        columns = np.ascontiguousarray(b[:, first : first + 13])
+        for row in {0, m // 2, m - 1}:
+            assert_same_bits(
+                [K.matmul(a[row : row + 1], columns)], [out[row : row + 1, first : first + 13]]
+            )
+
+
 INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
 NARROWER = INSTRUCTION_SETS[: INSTRUCTION_SETS.index(fm.show_config()["instruction_set"])]
 OTHER_PATHS = [("FASTMLP_ISA", name) for name in NARROWER] + [("FASTMLP_GEMM", "blas")]

@@ -13,7 +13,6 @@ import fastmlp as fm
 from fastmlp import training
 from fastmlp.device import to_host
 
-
 rng = np.random.RandomState(0)
 X, Y = rng.standard_normal((21, 90)), rng.standard_normal((21, 3))
 

@@ -23,8 +23,8 @@ namespace fastmlp::cpu::FASTMLP_ISA {
 
 // The most columns of c that a micro-kernel holds, in vectors, and the most rows for each number of
 // vectors: accumulators, one row of b and one broadcast fill the registers, of which AVX-512 and
-// NEON have 32, AVX2 has 16. At most `depth` rows of b at a time: a panel then takes half of the
-// first-level cache (with AVX-512 an eighth of the second-level one), a block of a half of the
+// NEON have 32, AVX2 has 16. At most `depth` rows of b at a time: a panel then takes most of the
+// first-level cache (with AVX-512 an eighth of the second-level one), a block of a most of the
 // second-level cache.
 #if defined(__AVX512F__)
 constexpr std::int64_t depth = 512;
@@ -104,7 +104,7 @@ FASTMLP_FN void store_sums(const Vec<T> (&sum)[rows][vectors], const Block<T>& b
 
 // Reads both operands in place.
 template <class T, int rows, int vectors, bool transposed_a>
-void micro_kernel(const Block<T>& block) {
+void in_place_kernel(const Block<T>& block) {
   using V = Vec<T>;
   V sum[rows][vectors];
   const auto mask = V::before(block.last_lanes);
@@ -172,7 +172,7 @@ using Table = std::array<MicroKernel<T>, most_rows[vectors] + 1>;
 
 template <class T, int vectors, bool transposed_a, int... i>
 constexpr Table<T, vectors> in_place(std::integer_sequence<int, i...>) {
-  return {nullptr, micro_kernel<T, i + 1, vectors, transposed_a>...};
+  return {nullptr, in_place_kernel<T, i + 1, vectors, transposed_a>...};
 }
 template <class T, int vectors, bool transposed_a>
 constexpr Table<T, vectors> in_place_kernels =
@@ -359,16 +359,16 @@ FASTMLP_FN void finish(const Product<T>& p, std::int64_t i, std::int64_t j, std:
     activation_forward<T>(out, part(p.before), result, nullptr, rows, cols, *p.activation);
 }
 
-// c's panel at (i, j), of products from k on. Operands are for the caller to fill in.
+// c's panel at (i, j), of `length` products from k on. Operands are for the caller to fill in.
 template <class T>
 FASTMLP_FN Block<T> block_of(const Product<T>& p, std::int64_t i, std::int64_t j, std::int64_t k,
-                             std::int64_t depth) {
+                             std::int64_t length) {
   constexpr std::int64_t lanes = Vec<T>::lanes, columns = panel_columns<T>;
   const std::int64_t n = p.n - j < columns ? p.n - j : columns;
   Block<T> block{};
   block.c = p.c + i * p.c_stride + j;
   block.c_stride = p.c_stride;
-  block.k = depth;
+  block.k = length;
   block.bias = p.bias ? p.bias + j : nullptr;
   block.accumulate = k > 0;
   block.vectors = n <= lanes ? 1 : int((n + lanes - 1) / lanes);
@@ -376,8 +376,8 @@ FASTMLP_FN Block<T> block_of(const Product<T>& p, std::int64_t i, std::int64_t j
   return block;
 }
 
-// c's columns of one panel for all groups of rows, which lie `a_step` for each row apart in a.
-// Meanwhile rows of b are fetched.
+// c's columns of one panel, for all groups of rows; a row of a is `a_step` elements. Meanwhile rows
+// of b are fetched.
 template <class T, std::size_t count>
 FASTMLP_FN void all_groups(const std::array<MicroKernel<T>, count>& kernels, Block<T> block,
                            const Parts& groups, std::int64_t a_step) {
