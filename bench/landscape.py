@@ -27,7 +27,7 @@ WIDTHS = (8, 16, 17, 32, 64, 100, 128, 256, 512, 777, 1024, 2048, 4096)
 BATCHES = tuple(1 << i for i in range(14))
 # A step above takes a tenth of a second or more, and nothing new happens there.
 _MOST_FLOPS = 2e10
-_SCALE, _BUDGET = 0.002, 0.02  # of the data; seconds of a round
+_SCALE, _BUDGET = 0.01, 0.05  # of the data; seconds of a round
 _GOAL = 1.5
 
 Cell = tuple[int, int]  # width, batch
