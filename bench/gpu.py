@@ -24,7 +24,7 @@ from pathlib import Path
 import fastmlp as fm
 from fastmlp import device
 
-from . import report, suite
+from . import profile, report, suite
 from .floor import GpuFloor
 from .gpu_sides import BLAS, CAPTURED, SANITIZED, STEP, Peaks, Ways
 from .measure import DisagreementError, check, interleave
@@ -379,6 +379,34 @@ def products(effort: suite.Effort) -> Iterator[Record]:
             yield {"records": records, "large_products": ways, "failures": failures}
 
 
+def profiles(effort: suite.Effort) -> Iterator[Record]:
+    """Say where the time of a step goes, record by record, each of them by a launch of its own."""
+    records: list[Record] = []
+    failures: list[str] = []
+    print("    microseconds, and operations of products in TFLOP/s")
+    with closing(Worker.of(OURS, 1, _ENVIRONMENT)) as worker:
+        for workload in (each for each in WORKLOADS if each.replicas == 1):
+            with noted(failures, workload.text):
+                records.append(_profile(worker, workload, effort.rounds))
+            yield {"records": records, "failures": failures}
+
+
+def _profile(worker: Worker, workload: Workload, rounds: int) -> Record:
+    worker.load(workload, min(epoch(workload), CAPTURED * workload.batch))
+    found = [worker.call("profile") for _ in range(rounds + 1)][1:]  # the first measures products
+    seconds = profile.low([working for _, working, *_ in found])
+    parts = [
+        {"record": name, "shape": shape, "microseconds": 1e6 * time}
+        | ({"teraflops": operations / time / 1e12} if operations else {})
+        for (name, shape, operations), time in zip(found[0][0], seconds.tolist())
+    ]
+    print(f"    {workload.name:6}{workload.text}, {report.number(1e6 * seconds.sum())}")
+    for part in parts:
+        rate = f"{part['teraflops']:9.1f}" if "teraflops" in part else ""
+        print(f"        {part['record']:20}{part['shape']:34}{part['microseconds']:9.1f}{rate}")
+    return {"workload": workload.name, "microseconds": 1e6 * seconds.sum(), "parts": parts}
+
+
 PARTS: dict[str, Part] = {
     "tests": tests,
     "sanitizer": sanitizer,
@@ -386,6 +414,7 @@ PARTS: dict[str, Part] = {
     "latency": latency,
     "modes": modes,
     "products": products,
+    "profiles": profiles,
 }
 
 

@@ -38,7 +38,7 @@ from bench import (
 from bench.__main__ import parse
 from bench.floor import Floor, GpuFloor
 from bench.sides import GPU_PEERS, OURS, PEERS, SIDES, Entry, missing, side_class
-from bench.worker import ONE_THREAD_OF_XLA, Task, Worker, WorkerError, environment
+from bench.worker import ONE_THREAD_OF_XLA, Session, Task, Worker, WorkerError, environment
 from bench.workloads import ACTIVATIONS, LOSSES, STANDARD, Array, Workload
 from support import gpu_stand_in
 
@@ -555,7 +555,8 @@ def test_without_a_gpu_it_says_so(
 
 
 def test_the_gpu_s_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu.parse([]).only == ["tests", "sanitizer", "speed", "latency", "modes", "products"]
+    parts = ["tests", "sanitizer", "speed", "latency", "modes", "products", "profiles"]
+    assert gpu.parse([]).only == parts
     options = gpu.parse(["--quick", "--only", "speed,modes", "--json", "x.json"])
     assert (options.only, options.effort) == (["speed", "modes"], suite.QUICK)
     with pytest.raises(SystemExit, match="2"):
@@ -740,6 +741,47 @@ def test_parts_gather_what_was_measured(
     assert found["peaks"]["float32"] == {"teraflops": 1, "gigabytes_per_second": 1e3}
     assert len(last(gpu.latency)["records"]) == 1
     assert "inference, 1" in capsys.readouterr().out
+
+
+def test_a_profile_on_a_gpu_is_of_each_record(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Profiled(ScriptedWorker):
+        """Knows one product and an update, and nothing of the second workload."""
+
+        def call(self, method: str, *arguments: Any) -> Any:
+            assert method == "profile"
+            if self.loaded == gpu.WORKLOADS[1].name:
+                raise WorkerError("no such device")
+            seconds = np.array([[2e-6, 1e-6], [2e-6, 1e-6]])
+            records = [("MatMul", "2 x 3 x 4", 4_000_000), ("ApplyUpdate", "1 x 9", 0)]
+            return records, seconds, 0 * seconds, 3e-6
+
+        def load(self, workload: Workload, rows: int) -> None:
+            self.loaded = workload.name
+
+    monkeypatch.setattr(Worker, "of", lambda name, *_: Profiled(name, losses=[], step=0))
+    found = last(gpu.profiles)
+    assert len(found["records"]) == sum(w.replicas == 1 for w in gpu.WORKLOADS) - 1
+    assert found["failures"] == [f"{gpu.WORKLOADS[1].text}: no such device"]
+    record = found["records"][0]
+    assert record["microseconds"] == pytest.approx(3)
+    product, update = record["parts"]
+    assert product["teraflops"] == pytest.approx(2)
+    assert update == {"record": "ApplyUpdate", "shape": "1 x 9", "microseconds": pytest.approx(1)}
+    assert "2 x 3 x 4" in capsys.readouterr().out
+
+
+def test_a_session_on_a_gpu_can_be_profiled(
+    emulated_cuda: devices.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_cuda", lambda: emulated_cuda)
+    session = Session(OURS, 1)
+    session.load(Workload("own", (5, 4, 3), 8, device="cuda"), 24)
+    records, working, waiting, seconds = session.profile()
+    assert working.shape == waiting.shape == (3, len(records))
+    assert ("MatMul", "8 x 4 x 5", 2 * 8 * 4 * 5) in records
+    assert seconds > 0
 
 
 def test_peers_that_are_not_installed_are_named(
