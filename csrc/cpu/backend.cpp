@@ -22,10 +22,14 @@ namespace {
 template <class T>
 class CpuExecutable : public Executable {
  public:
-  explicit CpuExecutable(Program program) : program_(std::move(program)) {
-    for (const Record& record : program_.records) {
+  explicit CpuExecutable(Program program)
+      : program_(std::move(program)), updates_(updates_of(program_)) {
+    for (std::size_t i = 0; i < program_.records.size(); ++i) {
+      const Record& record = program_.records[i];
+      const Updates& updates = updates_[i];
       const auto* product = std::get_if<MatMul>(&record);
-      steps_.push_back({execute_of<T>(record), &record, product});
+      steps_.push_back(
+          {execute_of<T>(record), &record, &updates, updates.empty() ? product : nullptr});
       if (product) {
         const double fixed = ProductShape(*product, 0).operations(),
                      one_row = ProductShape(*product, 1).operations();
@@ -90,7 +94,7 @@ class CpuExecutable : public Executable {
       for (const Step& s : steps_) {
         if (bound && s.product)
           for (std::int64_t r = 0; r < program_.replicas; ++r) multiply(*product++);
-        else if (!s.execute(*s.record, run))
+        else if (!s.execute(*s.record, *s.updates, run))
           return false;
       }
     }
@@ -166,7 +170,7 @@ class CpuExecutable : public Executable {
       for (std::size_t i = 0; i < steps_.size(); ++i) {
         if (meet_before[i]) run.barrier.wait();
         watch.waited();
-        if (!steps_[i].execute(*steps_[i].record, run)) return false;
+        if (!steps_[i].execute(*steps_[i].record, *steps_[i].updates, run)) return false;
         watch.worked();
       }
       run.barrier.wait();
@@ -186,7 +190,7 @@ class CpuExecutable : public Executable {
   std::shared_ptr<const Meetings> meet(std::int64_t rows, int members) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!meetings_ || meetings_->rows != rows || meetings_->members != members) {
-      std::vector<bool> before = cpu::barriers(program_, rows, members);
+      std::vector<bool> before = cpu::barriers(program_, updates_, rows, members);
       const double count = 1 + double(std::count(before.begin(), before.end(), true));
       meetings_ = std::make_shared<Meetings>(Meetings{rows, members, std::move(before), count});
     }
@@ -196,10 +200,12 @@ class CpuExecutable : public Executable {
   struct Step {
     Execute execute;
     const Record* record;
-    const MatMul* product;  // that it is, or null
+    const Updates* updates;
+    const MatMul* product;  // that it is and no more, or null
   };
 
   const Program program_;
+  const std::vector<Updates> updates_;  // of each record
   std::vector<Step> steps_;
   double operations_ = 0, operations_per_row_ = 0;  // that a step's products are worth
   TeamChoice choice_;

@@ -158,6 +158,15 @@ void execute(const MatMul& record, const Run& run) {
 }
 
 template <class T>
+void multiply_rows(const MatMul& record, const Run& run, std::int64_t replica, std::int64_t first,
+                   std::int64_t rows, T* out) {
+  const ProductShape s(record, run.launch.rows);
+  Product<T> p = product_of<T>(record, run, replica, {first, 0, rows, s.n, s.k});
+  p.c = out;
+  kernel<T>(run)(p);
+}
+
+template <class T>
 bool bind(std::vector<Product<T>>& products, const MatMul& record, const Run& run) {
   const ProductShape s(record, run.launch.rows);
   if (uses_blas() || !fuses() || s.m == 0 || s.n == 0) return false;
@@ -168,6 +177,10 @@ bool bind(std::vector<Product<T>>& products, const MatMul& record, const Run& ru
 
 template void execute<float>(const MatMul&, const Run&);
 template void execute<double>(const MatMul&, const Run&);
+template void multiply_rows(const MatMul&, const Run&, std::int64_t, std::int64_t, std::int64_t,
+                            float*);
+template void multiply_rows(const MatMul&, const Run&, std::int64_t, std::int64_t, std::int64_t,
+                            double*);
 template bool bind(std::vector<Product<float>>&, const MatMul&, const Run&);
 template bool bind(std::vector<Product<double>>&, const MatMul&, const Run&);
 

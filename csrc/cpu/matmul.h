@@ -23,6 +23,11 @@ auto kernel(const Run& run) {
 template <class T>
 void execute(const MatMul& record, const Run& run);
 
+// Its rows from `first` on, without an epilogue, written to `out` in rows as far apart as its own.
+template <class T>
+void multiply_rows(const MatMul& record, const Run& run, std::int64_t replica, std::int64_t first,
+                   std::int64_t rows, T* out);
+
 // Appends the product of each replica, ready for the kernel, to be computed many times by one
 // member alone: a small network would feel how long it takes to find all of this out. Returns false
 // where the product has to be executed.

@@ -111,12 +111,49 @@ Operand from_column(Operand operand, std::int64_t first) {
   return operand;
 }
 
+// Updates n elements of a row, from `first` on.
 template <class T>
-void execute(const ColumnSum& record, const Run& run) {
+void apply(const ApplyUpdate& update, const Run& run, std::int64_t replica, std::int64_t row,
+           std::int64_t first, std::int64_t n, const T* gradient) {
+  T* moments[3];
+  for (int i = 0; i < 3; ++i)
+    moments[i] = update.moment[i] ? run.matrix<T>(update.moment[i], replica)[row] + first : nullptr;
+  kernels<T>().update(run.matrix<T>(update.parameter, replica)[row] + first, gradient, moments, n,
+                      update.update, run.state(replica));
+}
+
+// Where it is the gradient of a kernel that is to be updated at once: in blocks of rows, so that
+// what is multiplied is still in the cache when it is used up. All blocks of a member are written
+// to the place of its first, which therefore stays there.
+template <class T>
+void execute(const MatMul& record, const Updates& updates, const Run& run) {
+  if (updates.empty()) return execute<T>(record, run);
+  constexpr std::int64_t bytes = 64 << 10, enough_work = 128;
+  const ProductShape shape(record, run.launch.rows);
+  const std::int64_t stride = record.out.row_stride;
+  // Blocks are small products, which a large batch would feel more than it feels the gradient.
+  const std::int64_t most =
+      shape.k >= enough_work ? shape.m : std::max<std::int64_t>(24, bytes / (stride * sizeof(T)));
+  const ApplyUpdate& update = updates.front();
+  run.each_rows(shape.m, [&](std::int64_t r, std::int64_t first, std::int64_t rows) {
+    const std::int64_t blocks = (rows + most - 1) / most;
+    T* const gradient = run.data<T>(record.out, r) + first * stride;
+    for (std::int64_t block = 0, begin = first; block < blocks; ++block) {
+      const std::int64_t end = first + rows * (block + 1) / blocks;
+      multiply_rows(record, run, r, begin, end - begin, gradient);
+      apply<T>(update, run, r, 0, begin * stride, (end - begin) * stride, gradient);
+      begin = end;
+    }
+  });
+}
+
+template <class T>
+void execute(const ColumnSum& record, const Updates& updates, const Run& run) {
   each_columns(run, record.in.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
-    kernels<T>().column_sum(run.data<T>(from_column(record.out, first), r),
-                            run.matrix<const T>(from_column(record.in, first), r),
+    T* const sums = run.data<T>(record.out, r) + first;
+    kernels<T>().column_sum(sums, run.matrix<const T>(from_column(record.in, first), r),
                             run.rows(record.in), n);
+    for (const ApplyUpdate& update : updates) apply<T>(update, run, r, 0, first, n, sums);
   });
 }
 
@@ -433,24 +470,24 @@ void execute(const ClipNorm& record, const Run& run) {
 }
 
 template <class T>
-void execute(const ApplyUpdate& record, const Run& run) {
+void execute(const ApplyUpdate&, const Updates& updates, const Run& run) {
   // A flat array is shared out by cache lines; a matrix of a user's own goes row by row.
   constexpr std::int64_t line = 64 / sizeof(T);
-  const Operand& all = record.parameter;
-  auto update = [&](std::int64_t r, std::int64_t row, std::int64_t first, std::int64_t n) {
-    T* moments[3];
-    for (int i = 0; i < 3; ++i)
-      moments[i] = record.moment[i] ? run.matrix<T>(record.moment[i], r)[row] + first : nullptr;
-    kernels<T>().update(run.matrix<T>(all, r)[row] + first,
-                        run.matrix<const T>(record.gradient, r)[row] + first, moments, n,
-                        record.update, run.state(r));
-  };
-  if (all.rows > 1)
-    return run.each_task(all.rows,
-                         [&](std::int64_t r, std::int64_t row) { update(r, row, 0, all.cols); });
-  run.each_rows((all.cols + line - 1) / line, [&](std::int64_t r, std::int64_t i, std::int64_t n) {
-    update(r, 0, i * line, std::min(n * line, all.cols - i * line));
-  });
+  for (const ApplyUpdate& update : updates) {
+    const Operand& all = update.parameter;
+    auto apply_to = [&](std::int64_t r, std::int64_t row, std::int64_t first, std::int64_t n) {
+      const T* const gradient = run.matrix<const T>(update.gradient, r)[row] + first;
+      apply(update, run, r, row, first, n, gradient);
+    };
+    if (all.rows > 1)
+      run.each_task(all.rows,
+                    [&](std::int64_t r, std::int64_t row) { apply_to(r, row, 0, all.cols); });
+    else
+      run.each_rows((all.cols + line - 1) / line,
+                    [&](std::int64_t r, std::int64_t i, std::int64_t n) {
+                      apply_to(r, 0, i * line, std::min(n * line, all.cols - i * line));
+                    });
+  }
 }
 
 template <class T>
@@ -464,9 +501,13 @@ void execute(const EndStep&, const Run& run) {
 }
 
 template <class T, class R>
-bool execute_as(const Record& record, const Run& run) {
+bool execute_as(const Record& record, const Updates& updates, const Run& run) {
   const R& r = *std::get_if<R>(&record);
-  if constexpr (std::is_same_v<decltype(execute<T>(r, run)), bool>) {
+  if constexpr (std::is_same_v<R, MatMul> || std::is_same_v<R, ColumnSum> ||
+                std::is_same_v<R, ApplyUpdate>) {
+    execute<T>(r, updates, run);
+    return true;
+  } else if constexpr (std::is_same_v<decltype(execute<T>(r, run)), bool>) {
     return execute<T>(r, run);
   } else {
     execute<T>(r, run);

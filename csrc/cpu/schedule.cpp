@@ -64,6 +64,12 @@ Extent extent(const Operand& o, std::int64_t batch, std::int64_t replicas) {
   return {o.offset * size, (o.offset + elements) * size};
 }
 
+bool overlap(const Operand& a, const Operand& b, std::int64_t batch, std::int64_t replicas) {
+  if (!a || !b || a.buffer != b.buffer) return false;
+  const Extent x = extent(a, batch, replicas), y = extent(b, batch, replicas);
+  return x.begin < y.end && y.begin < x.end;
+}
+
 bool same_rows(const Access& a, const Access& b) {
   const Operand &x = a.operand, &y = b.operand;
   return a.by_rows && b.by_rows && x.rows == Operand::batch && y.rows == Operand::batch &&
@@ -72,34 +78,119 @@ bool same_rows(const Access& a, const Access& b) {
 }
 
 bool cross(const Access& a, const Access& b, const Context& c) {
-  if (!a.writes && !b.writes) return false;
-  if (a.operand.buffer != b.operand.buffer || same_rows(a, b)) return false;
-  const Extent x = extent(a.operand, c.rows, c.program.replicas),
-               y = extent(b.operand, c.rows, c.program.replicas);
-  return x.begin < y.end && y.begin < x.end;
+  return (a.writes || b.writes) && !same_rows(a, b) &&
+         overlap(a.operand, b.operand, c.rows, c.program.replicas);
+}
+
+// The parameters' gradient that a record makes alone, or none.
+Operand made_gradient(const Record& record) {
+  if (const auto* product = std::get_if<MatMul>(&record))
+    return product->out.rows != Operand::batch ? product->out : Operand{};
+  if (const auto* sum = std::get_if<ColumnSum>(&record)) return sum->out;
+  return {};
+}
+
+// Of an update of flat arrays, elements `first` to `end`.
+ApplyUpdate slice(ApplyUpdate update, std::int64_t first, std::int64_t end) {
+  for (Operand* o : {&update.parameter, &update.gradient, &update.moment[0], &update.moment[1],
+                     &update.moment[2]}) {
+    o->offset += first;
+    o->cols = o->row_stride = end - first;
+  }
+  return update;
+}
+
+// Whether the records between a gradient's and its update leave alone what an update at once would
+// change, and cannot stop the step; and whether no other has to do with the gradient.
+bool may_update_at_once(const Program& program, std::size_t made, std::size_t applied,
+                        const ApplyUpdate& part) {
+  for (std::size_t i = 0; i < applied; ++i) {
+    if (i == made) continue;
+    if (i > made && effects_of(program.records[i]).writes) return false;
+    bool free = true;
+    Record record = program.records[i];
+    std::visit(
+        [&](auto& r) {
+          r.each([&](const Operand& o) {
+            auto meets = [&](const Operand& other) {  // rows of the batch: not among parameters
+              return overlap(o, other, 0, program.replicas);
+            };
+            if (meets(part.gradient)) free = false;
+            if (i > made && (meets(part.parameter) || meets(part.moment[0]) ||
+                             meets(part.moment[1]) || meets(part.moment[2])))
+              free = false;
+          });
+        },
+        record);
+    if (!free) return false;
+  }
+  return true;
 }
 
 }  // namespace
 
-std::vector<bool> barriers(const Program& program, std::int64_t rows, int members) {
+std::vector<Updates> updates_of(const Program& program) {
+  static const bool at_once = !switched_off("updates") && !uses_blas();
+  // In the first-level cache one update of everything is quicker than one for each layer; and a
+  // kernel of few rows is better shared out by columns.
+  constexpr std::int64_t fewest_bytes = 256 << 10, fewest_rows = 48;
+  std::vector<Updates> result(program.records.size());
+  for (std::size_t i = 0; i < program.records.size(); ++i) {
+    const auto* apply = std::get_if<ApplyUpdate>(&program.records[i]);
+    if (!apply) continue;
+    const Operand& all = apply->gradient;
+    std::vector<Extent> rest{{0, all.cols}};
+    const bool worth_it = at_once && all.rows == 1 && all.cols * size_of(all.dtype) >= fewest_bytes;
+    for (std::size_t j = 0; worth_it && j < i; ++j) {
+      const Operand gradient = made_gradient(program.records[j]);
+      if (!gradient || gradient.buffer != all.buffer) continue;
+      if (gradient.rows > 1 && gradient.rows < fewest_rows) continue;
+      const std::int64_t first = gradient.offset - all.offset,
+                         end = first + gradient.rows * gradient.row_stride;
+      const auto whole = std::find_if(rest.begin(), rest.end(), [&](const Extent& e) {
+        return e.begin <= first && end <= e.end;
+      });
+      const ApplyUpdate part = slice(*apply, first, end);
+      if (whole == rest.end() || !may_update_at_once(program, j, i, part)) continue;
+      result[j].push_back(part);
+      const Extent behind{end, whole->end};
+      whole->end = first;
+      rest.insert(whole + 1, behind);
+    }
+    for (const Extent& e : rest)
+      if (e.begin < e.end)
+        result[i].push_back(all.rows == 1 ? slice(*apply, e.begin, e.end) : *apply);
+  }
+  return result;
+}
+
+std::vector<bool> barriers(const Program& program, const std::vector<Updates>& updates,
+                           std::int64_t rows, int members) {
   static const bool everywhere = switched_off("phases");
   const Context context{program, rows, members};
   std::vector<bool> result;
   std::vector<Access> since;  // the last barrier
   unsigned read = 0, written = 0;
-  for (Record record : program.records) {
-    const Effects effects = effects_of(record);
-    const bool by_rows = std::visit(context, record);
+  for (std::size_t i = 0; i < program.records.size(); ++i) {
     std::vector<Access> now;
-    int number = 0;
-    std::visit(
-        [&](auto& r) {
-          r.each([&](const Operand& o) {
-            const bool writes = number++ < effects.outputs;
-            if (o) now.push_back({o, writes, by_rows});
-          });
-        },
-        record);
+    Effects effects{};
+    auto add = [&](Record record) {
+      const Effects own = effects_of(record);
+      const bool by_rows = std::visit(context, record);
+      int number = 0;
+      std::visit(
+          [&](auto& r) {
+            r.each([&](const Operand& o) {
+              const bool writes = number++ < own.outputs;
+              if (o) now.push_back({o, writes, by_rows});
+            });
+          },
+          record);
+      effects.reads |= own.reads;
+      effects.writes |= own.writes;
+    };
+    if (!std::holds_alternative<ApplyUpdate>(program.records[i])) add(program.records[i]);
+    for (const ApplyUpdate& update : updates[i]) add(update);
     const bool wait = everywhere || (effects.writes & (read | written)) ||
                       (effects.reads & written) ||
                       std::any_of(now.begin(), now.end(), [&](const Access& a) {
