@@ -1,4 +1,5 @@
-"""What tests share: accuracy in units of NumPy's own error, bits, guarded memory, programs."""
+"""What tests share: accuracy in units of NumPy's own error, bits, guarded and poisoned memory,
+programs."""
 
 from __future__ import annotations
 
@@ -75,6 +76,17 @@ def assert_same_bits(got: Iterable[np.ndarray], expected: Iterable[np.ndarray]) 
     assert len(got) == len(expected)
     for i, (a, b) in enumerate(zip(got, expected)):
         assert same_bits(a, b), f"array {i}: largest difference {np.abs(a - b).max()}"
+
+
+class PoisonedNumPy:
+    """NumPy whose uninitialised arrays are full of NaN (or of absurd integers)."""
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    @staticmethod
+    def empty(shape, dtype=float):
+        return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 2**31 - 1, dtype)
 
 
 def guarded(array: np.ndarray) -> np.ndarray:

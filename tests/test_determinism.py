@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support import assert_same_bits, same_bits
+from support import PoisonedNumPy, assert_same_bits, same_bits
 
 import fastmlp as fm
 from fastmlp import _core
@@ -116,17 +116,6 @@ def test_there_is_at_least_one_thread(count, threads):
 
 
 # Memory and processes.
-
-
-class PoisonedNumPy:
-    """NumPy whose uninitialised arrays are full of NaN (or of absurd integers)."""
-
-    def __getattr__(self, name):
-        return getattr(np, name)
-
-    @staticmethod
-    def empty(shape, dtype=float):
-        return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 2**31 - 1, dtype)
 
 
 def test_what_lay_in_memory_before_does_not_matter(monkeypatch, dtype, threads):

@@ -1,4 +1,4 @@
-"""Updates at once: a large kernel is updated where its gradient is made, while that is in the cache.
+"""Updates at once: a large kernel is updated where its gradient is made, while that is in a cache.
 
 It has to have the bits of an update from gradients that were kept (the loop written out), for every
 number of threads and networks, and must wait wherever something can still stop the step.

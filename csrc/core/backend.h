@@ -42,6 +42,9 @@ class Backend {
   // The row stride, in elements, that suits this device for a matrix of `cols` columns.
   virtual std::int64_t leading_dimension(std::int64_t cols, DType dtype) const = 0;
 
+  // Whether sums over a batch may be taken in parts (BatchParts).
+  virtual bool takes_parts() const { return false; }
+
   // What products can be computed in, beside full precision.
   virtual std::vector<Precision> precisions() const { return {}; }
 
@@ -53,6 +56,6 @@ class Backend {
 
 // A backend in another extension module is handed over as a capsule of this name; the number
 // changes with this file or anything that it includes.
-constexpr const char* backend_capsule = "fastmlp.Backend.4";
+constexpr const char* backend_capsule = "fastmlp.Backend.5";
 
 }  // namespace fastmlp

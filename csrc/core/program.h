@@ -56,6 +56,22 @@ struct Operand {
   explicit operator bool() const { return buffer >= 0; }
 };
 
+// A sum over the rows of a batch may be taken in parts, of as many rows each, that are added up
+// later: where threads share out the rows, each then goes on with those that it has. How many parts
+// depends on the rows alone and not on the threads, and so do the bits.
+struct BatchParts {
+  static constexpr std::int64_t most = 8;
+
+  std::int64_t fewest_rows = 0;  // that are more than one part; 0: there are no parts
+  std::int64_t stride = 0;       // from one part's result to the next one's
+
+  explicit operator bool() const { return fewest_rows > 0; }
+  std::int64_t count(std::int64_t rows) const {
+    if (!*this || rows < fewest_rows) return 1;
+    return rows < 512 ? 2 : rows < 1024 ? 4 : most;
+  }
+};
+
 inline bool same_place(const Operand& a, const Operand& b) {
   return a.buffer == b.buffer && a.offset == b.offset;
 }
@@ -87,6 +103,7 @@ struct Copy {
 // out = a b, after the transposes, with one of two epilogues on the tile just computed:
 // forward, out = activation(a b + bias), and `before` receives a b + bias where it is kept;
 // backward, out = (a b) activation'(kept).
+// With `parts`, sums are over the batch, and out is that of the first part.
 struct MatMul {
   static constexpr const char* name = "MatMul";
   Operand out, a, b;
@@ -94,6 +111,7 @@ struct MatMul {
   Operand bias, before;
   Activation activation;
   Operand kept;
+  BatchParts parts;
 
   template <class F>
   void each(F f) {
@@ -106,7 +124,7 @@ struct ProductShape {
   std::int64_t m, n, k;
 
   ProductShape(const MatMul& product, std::int64_t batch)
-      : m(rows(product.out, batch)),
+      : m(product.transpose_a ? product.a.cols : rows(product.out, batch)),
         n(product.out.cols),
         k(product.transpose_a ? rows(product.a, batch) : product.a.cols) {}
 
@@ -118,10 +136,12 @@ struct ProductShape {
   }
 };
 
-// out[0] = the sum of the rows of in, added in ascending order.
+// out[0] = the sum of the rows of in, added in ascending order. With `parts`, either in is the
+// batch and out that of the first part, or the rows of in are the parts that the batch has.
 struct ColumnSum {
   static constexpr const char* name = "ColumnSum";
   Operand out, in;
+  BatchParts parts;
 
   template <class F>
   void each(F f) {

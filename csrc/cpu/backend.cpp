@@ -28,8 +28,8 @@ class CpuExecutable : public Executable {
       const Record& record = program_.records[i];
       const Updates& updates = updates_[i];
       const auto* product = std::get_if<MatMul>(&record);
-      steps_.push_back(
-          {execute_of<T>(record), &record, &updates, updates.empty() ? product : nullptr});
+      steps_.push_back({execute_of<T>(record), &record, &updates,
+                        product && !product->parts && updates.empty() ? product : nullptr});
       if (product) {
         const double fixed = ProductShape(*product, 0).operations(),
                      one_row = ProductShape(*product, 1).operations();
@@ -223,6 +223,12 @@ class CpuBackend : public Backend {
     const std::int64_t lane = 64 / size_of(dtype);
     const std::int64_t lines = (cols + lane - 1) / lane;
     return (lines | 1) * lane;
+  }
+
+  // The BLAS's sums are its own.
+  bool takes_parts() const override {
+    static const bool wanted = !switched_off("parts");
+    return wanted && !uses_blas();
   }
 
   // The BLAS has float32 alone.

@@ -29,6 +29,13 @@ struct Memory {
   static Memory& own();
 };
 
+// Whether a team that shares out the parts of a sum over the batch has each member take its own
+// rows.
+inline bool follow_rows(const BatchParts& parts, std::int64_t rows, std::int64_t replicas,
+                        int members) {
+  return parts && parts.count(rows) * replicas % members == 0;
+}
+
 // One run of a program, as one member sees it.
 struct Run {
   const Launch& launch;

@@ -73,6 +73,7 @@ bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replic
   // The BLAS's sums depend on the tile, so its tiles must not depend on the team. And every member
   // reads all of b, which has to be worth it.
   constexpr std::int64_t fewest = 32;
+  if (record.parts) return follow_rows(record.parts, rows, replicas, members);
   return record.out.rows == Operand::batch && !record.transpose_a && !uses_blas() &&
          rows * replicas >= fewest * members;
 }
@@ -139,10 +140,35 @@ void compute(const MatMul& record, const Run& run, std::int64_t replica, const T
 
 }  // namespace
 
+namespace {
+
+// Each part of the batch by itself; members that are more than there are parts share its rows of
+// out. Padding is zero, as that of what the parts will be added up to.
+template <class T>
+void multiply_parts(const MatMul& record, const Run& run, const ProductShape& s) {
+  const std::int64_t parts = record.parts.count(s.k), all = parts * run.replicas,
+                     down = (run.members + all - 1) / all;
+  run.each_task(parts * down, [&](std::int64_t replica, std::int64_t task) {
+    const std::int64_t part = task / down, block = task % down, k = s.k * part / parts,
+                       i = s.m * block / down;
+    const Tile tile{i, 0, s.m * (block + 1) / down - i, s.n, s.k * (part + 1) / parts - k};
+    Product<T> p = product_of<T>(record, run, replica, tile);
+    p.a += k * p.a_stride;
+    p.b += k * p.b_stride;
+    p.c += part * record.parts.stride;
+    kernel<T>(run)(p);
+    for (std::int64_t row = 0; row < p.m; ++row)
+      std::fill(p.c + row * p.c_stride + p.n, p.c + (row + 1) * p.c_stride, T(0));
+  });
+}
+
+}  // namespace
+
 template <class T>
 void execute(const MatMul& record, const Run& run) {
   const ProductShape s(record, run.launch.rows);
   if (s.m == 0 || s.n == 0) return;
+  if (record.parts) return multiply_parts<T>(record, run, s);
   if (shared_by_rows(record, run.launch.rows, run.replicas, run.members))
     return run.each_rows(s.m, [&](std::int64_t replica, std::int64_t first, std::int64_t rows) {
       compute<T>(record, run, replica, {first, 0, rows, s.n, s.k});

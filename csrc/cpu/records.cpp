@@ -150,8 +150,40 @@ void execute(const MatMul& record, const Updates& updates, const Run& run) {
   });
 }
 
+// The sums of each part of the batch.
+template <class T>
+void sum_in_parts(const ColumnSum& record, const Run& run) {
+  const std::int64_t rows = run.rows(record.in), cols = record.in.cols,
+                     parts = record.parts.count(rows);
+  run.each_task(parts, [&](std::int64_t r, std::int64_t part) {
+    const std::int64_t first = rows * part / parts, end = rows * (part + 1) / parts;
+    T* const sums = run.data<T>(record.out, r) + part * record.parts.stride;
+    kernels<T>().column_sum(sums, run.matrix<const T>(record.in, r, first), end - first, cols);
+    std::fill(sums + cols, sums + record.out.row_stride, T(0));
+  });
+}
+
+// What they add up to: a flat array, which is shared out by cache lines.
+template <class T>
+void add_parts(const ColumnSum& record, const Updates& updates, const Run& run) {
+  constexpr std::int64_t line = 64 / sizeof(T);
+  const std::int64_t cols = record.in.cols, parts = record.parts.count(run.launch.rows);
+  run.each_rows((cols + line - 1) / line, [&](std::int64_t r, std::int64_t i, std::int64_t lines) {
+    const std::int64_t first = i * line, n = std::min(lines * line, cols - first);
+    T* const sums = run.data<T>(record.out, r) + first;
+    const Rows<const T> in = run.matrix<const T>(from_column(record.in, first), r);
+    if (parts == 1)  // not 0 + x, which is another zero where x is -0
+      std::copy_n(in.data, n, sums);
+    else
+      kernels<T>().column_sum(sums, in, parts, n);
+    for (const ApplyUpdate& update : updates) apply<T>(update, run, r, 0, first, n, sums);
+  });
+}
+
 template <class T>
 void execute(const ColumnSum& record, const Updates& updates, const Run& run) {
+  if (record.parts && record.in.rows == Operand::batch) return sum_in_parts<T>(record, run);
+  if (record.parts) return add_parts<T>(record, updates, run);
   each_columns(run, record.in.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
     T* const sums = run.data<T>(record.out, r) + first;
     kernels<T>().column_sum(sums, run.matrix<const T>(from_column(record.in, first), r),

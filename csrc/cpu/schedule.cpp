@@ -21,7 +21,9 @@ struct Context {
   bool operator()(const MatMul& m) const {
     return shared_by_rows(m, rows, program.replicas, members);
   }
-  bool operator()(const ColumnSum&) const { return false; }
+  bool operator()(const ColumnSum& s) const {
+    return s.in.rows == Operand::batch && follow_rows(s.parts, rows, program.replicas, members);
+  }
   bool operator()(const BiasAdd&) const { return true; }
   bool operator()(const ActivationForward&) const { return true; }
   bool operator()(const ActivationBackward&) const { return true; }
@@ -140,8 +142,10 @@ std::vector<Updates> updates_of(const Program& program) {
     if (!apply) continue;
     const Operand& all = apply->gradient;
     std::vector<Extent> rest{{0, all.cols}};
-    const bool worth_it = at_once && all.rows == 1 && all.cols * size_of(all.dtype) >= fewest_bytes;
-    for (std::size_t j = 0; worth_it && j < i; ++j) {
+    const bool large = all.cols * size_of(all.dtype) >= fewest_bytes;
+    for (std::size_t j = 0; at_once && all.rows == 1 && j < i; ++j) {
+      const auto* sum = std::get_if<ColumnSum>(&program.records[j]);
+      if (!large && !(sum && sum->parts)) continue;
       const Operand gradient = made_gradient(program.records[j]);
       if (!gradient || gradient.buffer != all.buffer) continue;
       if (gradient.rows > 1 && gradient.rows < fewest_rows) continue;

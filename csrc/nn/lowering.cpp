@@ -199,6 +199,7 @@ class Lowering {
       gradients_.back() = allocate(widths_.empty() ? network_.features() : widths_.back());
       for (std::size_t i = layers_.size(); i-- > 0;)
         gradients_[i] = needs_room(i) ? allocate(values_[i].cols) : gradients_[i + 1];
+      parts_ = batch_parts();
     } else {
       const Operand regions[2] = {allocate(widest), allocate(widest)};
       values_.push_back(outside(Buffer::input, network_.features()));
@@ -213,6 +214,30 @@ class Lowering {
         values_.back() = outside(Buffer::output, network_.outputs());
       }
     }
+  }
+
+  // Whether gradients are sums of parts, and where these lie, each laid out as the gradients are.
+  // They pay where a step has much to do and gradients are small beside what they are made from:
+  // else what a thread made of its rows would go to the others, and come back to be written anew.
+  BatchParts batch_parts() {
+    if (!network_.backend().takes_parts()) return {};
+    std::int64_t weights = 0, activations = 0;  // of a row
+    for (std::size_t i = 0; i < layers_.size(); ++i)
+      if (const auto* dense = std::get_if<Dense>(&layers_[i])) {
+        const Operand kernel = network_.operand(dense->layer, "kernel", gradients);
+        weights += kernel.rows * kernel.row_stride;
+        activations += kernel.rows + kernel.cols;
+      }
+    if (weights == 0) return {};
+    constexpr std::int64_t fewest_rows = 256, fewest_products = 80'000, enough_rows = 8;
+    const BatchParts parts{
+        std::max({fewest_rows, enough_rows * weights / activations, fewest_products / weights}),
+        network_.parameters()};
+    const std::int64_t most = parts.count(options_.rows);
+    if (most == 1) return {};
+    of_parts_ = allocate(1, most * parts.stride, network_.dtype());
+    of_parts_.rows = most;
+    return parts;
   }
 
   // Where layer i's input gradient has a place of its own: what learns needs that of its output
@@ -443,10 +468,7 @@ class Lowering {
 
   // Returns whether the input gradient already holds the derivative of the activation before it.
   bool dense_backward(const Dense& dense, std::size_t i, const Operand& g, bool input_gradient) {
-    MatMul kernel{network_.operand(dense.layer, "kernel", gradients), values_[i], g, true, false};
-    keep_back(kernel);
-    penalize(dense);
-    if (dense.use_bias) keep_back(ColumnSum{network_.operand(dense.layer, "bias", gradients), g});
+    dense_gradients(dense, values_[i], g);
     if (!input_gradient) return false;
     MatMul product{gradients_[i], g, network_.operand(dense.layer, "kernel", parameters), false,
                    true};
@@ -459,6 +481,36 @@ class Lowering {
     }
     emit(product);
     return i > 0 && ending_activation(layers_[i - 1]);
+  }
+
+  void dense_gradients(const Dense& dense, const Operand& in, const Operand& g) {
+    const Operand kernel = network_.operand(dense.layer, "kernel", gradients),
+                  bias = network_.operand(dense.layer, "bias", gradients);
+    if (!parts_) {
+      keep_back(MatMul{kernel, in, g, true, false});
+      penalize(dense);
+      if (bias) keep_back(ColumnSum{bias, g});
+      return;
+    }
+    auto first_part = [&](Operand operand) {
+      operand.buffer = Buffer::workspace;
+      operand.offset += of_parts_.offset;
+      return operand;
+    };
+    MatMul product{first_part(kernel), in, g, true, false};
+    product.parts = parts_;
+    emit(product);
+    if (bias) emit(ColumnSum{first_part(bias), g, parts_});
+    for (Operand whole : {kernel, bias}) {
+      if (!whole) continue;
+      whole.cols = whole.row_stride = whole.rows * whole.row_stride;
+      whole.rows = 1;
+      Operand in_parts = first_part(whole);
+      in_parts.rows = of_parts_.rows;
+      in_parts.row_stride = parts_.stride;
+      keep_back(ColumnSum{whole, in_parts, parts_});
+    }
+    penalize(dense);
   }
 
   void normalise_backward(const Normalisation& layer, std::size_t i, const Operand& g,
@@ -542,6 +594,8 @@ class Lowering {
   Operand target_, weight_;
   std::vector<Moments> moments_;  // of normalisations
   Lowered lowered_{std::vector<Program>(1), {}};
+  BatchParts parts_;
+  Operand of_parts_;
   std::vector<Record> kept_back_;
   std::int64_t workspace_ = 0;
 };
