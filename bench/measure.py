@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,6 +15,7 @@ from .workloads import Array
 
 STEPS_CHECKED = 10
 TOLERANCE = 1e-4  # relative, in float32
+_REST = 0.06  # seconds
 
 
 class DisagreementError(RuntimeError):
@@ -130,13 +132,17 @@ def interleave(
 ) -> list[Timing]:
     """Time every worker that can do the task in each round, each for about `budget` seconds.
 
-    A repeat of the task is an epoch of so many steps, or `steps` = 1 call.
+    A repeat of the task is an epoch of so many steps, or `steps` = 1 call. Before each turn all
+    rest a little: the threads of OpenBLAS, in NumPy and scikit-learn, go on spinning for some 40 ms
+    when their work is done, and the next side would be measured on what they leave.
     """
     workers = [worker for worker in workers if worker.can(task)]
     repeats = [_repeats(worker, task, budget) for worker in workers]
     seconds: list[list[float]] = [[] for _ in workers]
     for _ in range(rounds):
         for worker, n, mine in zip(workers, repeats, seconds):
+            if len(workers) > 1:
+                time.sleep(_REST)
             mine.append(worker.elapsed(task, n) / (n * steps))
     return [Timing(w.side, w.threads, tuple(mine)) for w, mine in zip(workers, seconds)]
 
