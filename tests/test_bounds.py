@@ -71,6 +71,10 @@ def test_rows_of_any_width(cols: int, rows: int, dtype: str, backend: _core.Back
     K.log_softmax_backward(x, y, out=dx)
     for name in _core.losses():
         _core.loss(backend, of_rows, dx, x, y, weight, name, 0.5, False, 1.0)
+    labels = guarded(np.arange(rows, dtype=np.int32) % cols)
+    for smoothing in (0.0, 0.5):
+        name = "cross_entropy"
+        _core.loss(backend, of_rows, dx, x, labels, weight, name, smoothing, False, 1.0)
 
 
 @pytest.mark.parametrize("size", WIDTHS)

@@ -241,6 +241,27 @@ def test_labels_may_be_a_column():
     assert fm.losses.cross_entropy(logits, labels[:, None])[0] == expected
 
 
+@pytest.mark.parametrize("classes", [2, 3, 4, 7, 8, 12, 13, 33])
+@pytest.mark.parametrize("rows", [1, 8, 21])
+def test_labels_are_worth_their_probabilities(classes, rows, dtype):
+    """Of few classes the core takes rows side by side, a lane for each."""
+    rng = np.random.RandomState(rows)
+    logits = (10 * rng.standard_normal((rows, classes))).astype(dtype)
+    logits[-1, -1] = 1e4  # its exponential is beyond all numbers
+    labels, weight = rng.randint(classes, size=rows), rng.uniform(size=rows)
+    loss, gradient = fm.losses.cross_entropy(logits, labels, weight)
+    one_hot = np.eye(classes)[labels]
+    same, same_gradient = fm.losses.cross_entropy(logits, one_hot, weight)
+    eps = float(np.finfo(dtype).eps)
+    assert loss == pytest.approx(same, rel=20 * eps)
+    np.testing.assert_allclose(gradient, same_gradient, rtol=20 * eps, atol=eps)
+    logits[0, 0] = np.nan
+    loss, gradient = fm.losses.cross_entropy(logits, labels, weight)
+    assert np.isnan(loss)
+    assert np.isnan(gradient[0]).all()
+    assert np.isfinite(gradient[1:]).all()
+
+
 def test_class_probabilities():
     logits, labels = example("cross_entropy", 7, 5)
     expected, expected_gradient = fm.losses.cross_entropy(logits, labels)

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 
+import fastmlp as fm
 from fastmlp import metrics
 
 LOGITS = np.array([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [3.0, 5.0, 4.0], [1.0, 0.0, 2.0]])  # 0 2 1 2
@@ -204,6 +205,19 @@ class TestGet:
         p, t = np.array([[0.2, 0.9], [0.6, 0.1]]), np.array([[0.0, 1.0], [0.0, 1.0]])
         native = metrics.get(metric.native)
         assert metric.finish(native(p, t)) == pytest.approx(metric(p, t), rel=1e-15)
+
+    @pytest.mark.parametrize("classes", [2, 3, 4, 5, 8, 11, 12, 13, 40])
+    @pytest.mark.parametrize("rows", [1, 5, 8, 19])
+    def test_the_core_counts_as_this_module_does(self, classes, rows, dtype):
+        rng = np.random.RandomState(classes)
+        logits = rng.randint(3, size=(rows, classes)).astype(dtype)  # the first of the largest
+        logits[rng.uniform(size=rows) < 0.2, rng.randint(classes)] = np.nan
+        logits[rng.uniform(size=rows) < 0.2] = -np.inf
+        labels = np.where(rng.uniform(size=rows) < 0.5, np.argmax(logits, axis=1), 0)
+        model = fm.Sequential([fm.Input(classes), fm.Dropout(0.5)], dtype=dtype)  # out = in
+        model.compile("sgd", "cross_entropy", metrics=["accuracy"])
+        found = model.evaluate(logits, labels)["accuracy"]
+        assert found == pytest.approx(metrics.accuracy(logits, labels), rel=1e-14)
 
     @every_metric
     def test_a_function_of_this_module_is_the_named_metric(self, metric):

@@ -1,6 +1,7 @@
 // What works on whole rows: softmax, the losses with their gradients, and metrics.
 #pragma once
 
+#include "cpu/isa/transpose.h"
 #include "cpu/isa/vec.h"
 #include "cpu/kernels.h"
 
@@ -92,6 +93,81 @@ void softmax_backward(Rows<T> dx, Rows<const T> dy, Rows<const T> y, std::int64_
   }
 }
 
+// Rows of few columns side by side, a lane for each: no vector is partly empty, and nothing has to
+// be added up across lanes. Of fewer rows than lanes the last one is there several times.
+template <class T>
+struct NarrowRows {
+  using V = Vec<T>;
+  static constexpr std::int64_t most_columns = 12;
+  static constexpr bool by_strips = V::lanes % strip_rows<T> == 0;
+  alignas(64) T column[most_columns][V::lanes];
+
+  FASTMLP_FN NarrowRows(Rows<const T> x, int count, std::int64_t cols) {
+    const T* row[V::lanes];
+    for (int i = 0; i < V::lanes; ++i) row[i] = x[i < count ? i : count - 1];
+    std::int64_t j = 0;
+    for (; by_strips && j + strip_depth<T> <= cols; j += strip_depth<T>)
+      for (int i = 0; i < V::lanes; i += strip_rows<T>)
+        transpose_strip(column[j] + i, V::lanes, row + i, j);
+    for (; j < cols; ++j)
+      for (int i = 0; i < V::lanes; ++i) column[j][i] = row[i][j];
+  }
+  FASTMLP_FN V operator[](std::int64_t j) const { return V::load(column[j]); }
+
+  FASTMLP_FN void write(Rows<T> y, int count, std::int64_t cols) const {
+    std::int64_t j = 0;
+    if (by_strips && count == V::lanes) {
+      T* row[V::lanes];
+      for (int i = 0; i < V::lanes; ++i) row[i] = y[i];
+      for (; j + strip_depth<T> <= cols; j += strip_depth<T>)
+        for (int i = 0; i < V::lanes; i += strip_rows<T>)
+          transpose_back(column[j] + i, V::lanes, row + i, j);
+    }
+    for (; j < cols; ++j)
+      for (int i = 0; i < count; ++i) y[i][j] = column[j][i];
+  }
+};
+
+// Cross-entropy against labels, of few columns.
+template <class T>
+FASTMLP_FN void narrow_cross_entropy(T* row_loss, Rows<T> gradient, Rows<const T> prediction,
+                                     const std::int32_t* label, const T* weight, std::int64_t rows,
+                                     std::int64_t cols, double divisor) {
+  using V = Vec<T>;
+  for_rows<T>(rows, [&](std::int64_t first, int count) {
+    NarrowRows<T> z({prediction[first], prediction.stride}, count, cols);
+    T right[V::lanes], right_exp[V::lanes], scale[V::lanes], weights[V::lanes];
+    for (int i = 0; i < V::lanes; ++i) {
+      const std::int64_t at = first + (i < count ? i : count - 1);
+      right[i] = prediction[at][label[at]];
+      weights[i] = weight ? weight[at] : T(1);
+      scale[i] = T(double(weights[i]) / divisor);
+    }
+    V max(-HUGE_VAL), sum(0);
+    for (std::int64_t j = 0; j < cols; ++j) max = at_least(z[j], max);
+    for (std::int64_t j = 0; j < cols; ++j) {
+      const V e = exp_bounded(z[j] - max);
+      e.store(z.column[j]);
+      sum = sum + e;
+    }
+    const V loss = V::load(weights) * CrossEntropy::value(V::load(right) - max, log(sum), V(1));
+    T losses[V::lanes];
+    loss.store(losses);
+    for (int i = 0; i < count; ++i) row_loss[first + i] = losses[i];
+    if (!gradient) return;
+    for (int i = 0; i < count; ++i) right_exp[i] = z.column[label[first + i]][i];
+    const V inverse = V(1) / sum, scales = V::load(scale);
+    for (std::int64_t j = 0; j < cols; ++j)
+      (scales * CrossEntropy::derivative(z[j] * inverse, V(0), V(1))).store(z.column[j]);
+    T inverses[V::lanes];
+    inverse.store(inverses);
+    for (int i = 0; i < count; ++i)
+      z.column[label[first + i]][i] =
+          scale[i] * CrossEntropy::derivative(right_exp[i] * inverses[i], T(1), T(1));
+    z.write({gradient[first], gradient.stride}, count, cols);
+  });
+}
+
 // One row's loss against a row of probabilities t, 0 where that is not there, and their sum, once
 // they are smoothed.
 template <class T>
@@ -114,6 +190,9 @@ FASTMLP_FN void cross_entropy(T* row_loss, Rows<T> gradient, Rows<const T> predi
                               Targets<T> target, const T* weight, std::int64_t rows,
                               std::int64_t cols, double smoothing, double divisor) {
   using V = Vec<T>;
+  if (target.labels && smoothing == 0 && cols <= NarrowRows<T>::most_columns)
+    return narrow_cross_entropy(row_loss, gradient, prediction, target.labels, weight, rows, cols,
+                                divisor);
   const LabelSmoothing<V> smoothed(smoothing, cols);
   const LabelSmoothing<T> of_label(smoothing, cols);
   for_rows<T>(rows, [&](std::int64_t first, int count) {
@@ -210,6 +289,27 @@ FASTMLP_FN T accuracy_row(const T* y, const std::int32_t* label, const T* values
   return T(right) / T(cols);
 }
 
+// Accuracy against labels, of few columns.
+template <class T>
+FASTMLP_FN void narrow_accuracy(T* row_value, Rows<const T> prediction, const std::int32_t* label,
+                                std::int64_t rows, std::int64_t cols) {
+  using V = Vec<T>;
+  for_rows<T>(rows, [&](std::int64_t first, int count) {
+    const NarrowRows<T> z({prediction[first], prediction.stride}, count, cols);
+    T labels[V::lanes], right[V::lanes];
+    for (int i = 0; i < V::lanes; ++i) labels[i] = T(label[first + (i < count ? i : count - 1)]);
+    V top(-HUGE_VAL), best(0), known(1);
+    for (std::int64_t j = 0; j < cols; ++j) {
+      const auto larger = z[j] > top;
+      top = select(larger, z[j], top);
+      best = select(larger, V(double(j)), best);
+      known = select(z[j] == z[j], known, V(0));
+    }
+    select(best == V::load(labels), known, V(0)).store(right);
+    for (int i = 0; i < count; ++i) row_value[first + i] = right[i];
+  });
+}
+
 template <class T>
 void metric(T* row_value, Rows<const T> prediction, Targets<T> target, std::int64_t rows,
             std::int64_t cols, const Metric& metric) {
@@ -217,6 +317,8 @@ void metric(T* row_value, Rows<const T> prediction, Targets<T> target, std::int6
                                                    : Losses::index_of<MeanAbsoluteError>();
   if (metric.kind != MetricKind::accuracy)
     return loss<T>(row_value, {}, prediction, target, nullptr, rows, cols, LossFunction{index}, 1);
+  if (!metric.elementwise && target.labels && cols <= NarrowRows<T>::most_columns)
+    return narrow_accuracy(row_value, prediction, target.labels, rows, cols);
   for (std::int64_t i = 0; i < rows; ++i)
     row_value[i] = accuracy_row<T>(prediction[i], target.labels ? target.labels + i : nullptr,
                                    target.labels ? nullptr : target.values[i], cols, metric);

@@ -16,6 +16,7 @@
 
 #include "cpu/isa/elementwise.h"
 #include "cpu/isa/matvec.h"
+#include "cpu/isa/transpose.h"
 #include "cpu/isa/vec.h"
 #include "cpu/kernels.h"
 
@@ -185,49 +186,6 @@ constexpr Table<T, vectors> packed(std::integer_sequence<int, i...>) {
 template <class T, int vectors>
 constexpr Table<T, vectors> packed_kernels =
     packed<T, vectors>(std::make_integer_sequence<int, most_rows[vectors]>{});
-
-// to[i][j] = rows[j][i] for 16 bytes of each row: squares are transposed, two side by side, after a
-// vector has gathered 16 bytes from each of two rows, which costs no shuffles.
-template <class T>
-constexpr int strip_depth = 16 / sizeof(T);
-template <class T>
-constexpr int strip_rows = 2 * strip_depth<T>;
-
-#if defined(__AVX2__)
-FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* const* rows,
-                                std::int64_t at) {
-  __m256 row[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i)
-    row[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[i] + at)),
-                                  _mm_loadu_ps(rows[i + 4] + at), 1);
-  const __m256 low01 = _mm256_unpacklo_ps(row[0], row[1]),
-               high01 = _mm256_unpackhi_ps(row[0], row[1]),
-               low23 = _mm256_unpacklo_ps(row[2], row[3]),
-               high23 = _mm256_unpackhi_ps(row[2], row[3]);
-  _mm256_storeu_ps(to, _mm256_shuffle_ps(low01, low23, 0x44));
-  _mm256_storeu_ps(to + to_stride, _mm256_shuffle_ps(low01, low23, 0xEE));
-  _mm256_storeu_ps(to + 2 * to_stride, _mm256_shuffle_ps(high01, high23, 0x44));
-  _mm256_storeu_ps(to + 3 * to_stride, _mm256_shuffle_ps(high01, high23, 0xEE));
-}
-FASTMLP_FN void transpose_strip(double* to, std::int64_t to_stride, const double* const* rows,
-                                std::int64_t at) {
-  __m256d row[2];
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i)
-    row[i] = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(rows[i] + at)),
-                                  _mm_loadu_pd(rows[i + 2] + at), 1);
-  _mm256_storeu_pd(to, _mm256_unpacklo_pd(row[0], row[1]));
-  _mm256_storeu_pd(to + to_stride, _mm256_unpackhi_pd(row[0], row[1]));
-}
-#else
-template <class T>
-FASTMLP_FN void transpose_strip(T* to, std::int64_t to_stride, const T* const* rows,
-                                std::int64_t at) {
-  for (int i = 0; i < strip_depth<T>; ++i)
-    for (int j = 0; j < strip_rows<T>; ++j) to[i * to_stride + j] = rows[j][at + i];
-}
-#endif
 
 template <int n, class T>
 FASTMLP_FN void copy_rows(T* packed, const T* x, std::int64_t stride, std::int64_t k) {
