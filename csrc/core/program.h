@@ -56,7 +56,7 @@ struct Operand {
   explicit operator bool() const { return buffer >= 0; }
 };
 
-// A sum over the rows of a batch may be taken in parts, of as many rows each, that are added up
+// A sum over the rows of a batch may be taken in parts, over even shares of them, that are added up
 // later: where threads share out the rows, each then goes on with those that it has. How many parts
 // depends on the rows alone and not on the threads, and so do the bits.
 struct BatchParts {

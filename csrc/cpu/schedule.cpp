@@ -56,7 +56,8 @@ struct Access {
   bool writes, by_rows;
 };
 
-// Where it begins and ends in its buffer, in bytes, over all replicas.
+// Where it begins and ends in its buffer, in bytes, over all replicas. Parts of a sum lie apart,
+// each laid out as the first, which stands for all.
 struct Extent { std::int64_t begin, end; };
 
 Extent extent(const Operand& o, std::int64_t batch, std::int64_t replicas) {
@@ -133,8 +134,8 @@ bool may_update_at_once(const Program& program, std::size_t made, std::size_t ap
 
 std::vector<Updates> updates_of(const Program& program) {
   static const bool at_once = !switched_off("updates") && !uses_blas();
-  // In the first-level cache one update of everything is quicker than one for each layer; and a
-  // kernel of few rows is better shared out by columns.
+  // What the caches of a core hold with its moments is updated as quickly at the end, by one call
+  // for all layers; and a kernel of few rows is better shared out by columns.
   constexpr std::int64_t fewest_bytes = 256 << 10, fewest_rows = 48;
   std::vector<Updates> result(program.records.size());
   for (std::size_t i = 0; i < program.records.size(); ++i) {

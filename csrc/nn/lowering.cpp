@@ -222,8 +222,8 @@ class Lowering {
   BatchParts batch_parts() {
     if (!network_.backend().takes_parts()) return {};
     std::int64_t weights = 0, activations = 0;  // of a row
-    for (std::size_t i = 0; i < layers_.size(); ++i)
-      if (const auto* dense = std::get_if<Dense>(&layers_[i])) {
+    for (const Layer& layer : layers_)
+      if (const auto* dense = std::get_if<Dense>(&layer)) {
         const Operand kernel = network_.operand(dense->layer, "kernel", gradients);
         weights += kernel.rows * kernel.row_stride;
         activations += kernel.rows + kernel.cols;

@@ -434,13 +434,14 @@ FASTMLP_FN void multiply_packed(const Product<T>& p) {
 
 // Whether packing both operands pays. It costs as much as they have rows and columns and saves as
 // much as c has elements; more where rows of b lie on many pages or fight for the same few sets of
-// a cache.
+// a cache, and where a group of a is spread over as many rows as there are products.
 template <class T>
 FASTMLP_FN bool worth_packing(const Product<T>& p) {
   if (!p.packing || p.k < 32 || p.m < 48) return false;
   const std::int64_t bytes = p.b_stride * std::int64_t(sizeof(T));
   const bool far_apart = !p.transpose_b && (bytes % 512 == 0 || bytes > 2048);
-  return p.m * p.n >= 100 * (p.m + p.n) || (far_apart && p.n >= 6 * panel_columns<T>);
+  return p.m * p.n >= (p.transpose_a ? 100 : 160) * (p.m + p.n) ||
+         (far_apart && p.n >= 6 * panel_columns<T>);
 }
 
 // For few rows and a transposed b, of which a part at a time is turned round that stays in the
