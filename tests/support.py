@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 import fake_cupy
 import numpy as np
 
+import fastmlp as fm
 from fastmlp import _core
 from fastmlp.device import Device, to_host
 
@@ -87,6 +88,34 @@ class PoisonedNumPy:
     @staticmethod
     def empty(shape, dtype=float):
         return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 2**31 - 1, dtype)
+
+
+def train_by_hand(
+    model: fm.Sequential,
+    optimizer: fm.Optimizer,
+    loss: Callable[..., tuple[float, np.ndarray]],
+    x: np.ndarray,
+    y: np.ndarray,
+    batch_size: int,
+    *,
+    epochs: int = 1,
+    shuffle: bool = True,
+) -> None:
+    """`fit`, written out: the same rows in the same order."""
+    loader = fm.data.DataLoader(x, y, batch_size=batch_size, shuffle=shuffle, seed=model.seed)
+    for _ in range(epochs):
+        for xb, yb in loader:
+            _, gradient = loss(model.forward(xb, training=True), yb)
+            model.backward(gradient)
+            optimizer.step(model)
+
+
+def assert_padding_is_zero(model: fm.Sequential) -> None:
+    """Nothing is left of the flat parameters when all tensors are 0, as they are afterwards."""
+    engine = model._engine
+    for views in engine.views(engine.parameters).values():
+        views[...] = 0
+    assert not to_host(engine.parameters).any()
 
 
 def guarded(array: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import reference as ref
-from support import LAYOUTS, assert_same_bits
+from support import LAYOUTS, assert_same_bits, train_by_hand
 
 import fastmlp as fm
 from fastmlp import training
@@ -89,18 +89,6 @@ OPTIMIZERS = {
 }
 
 
-def loop(model, optimizer, loss, x, y, epochs=EPOCHS, shuffle=True, drop_last=False):
-    loader = fm.data.DataLoader(
-        x, y, batch_size=BATCH, shuffle=shuffle, seed=model.seed, drop_last=drop_last
-    )
-    for _ in range(epochs):
-        for xb, yb in loader:
-            prediction = model.forward(xb, training=True)
-            _, gradient = loss(prediction, yb)
-            model.backward(gradient)
-            optimizer.step(model)
-
-
 @pytest.mark.parametrize("shuffle", [True, False], ids=["shuffled", "in order"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_loop_written_out_gives_the_bits_of_fit(name, shuffle, dtype, device):
@@ -108,7 +96,8 @@ def test_the_loop_written_out_gives_the_bits_of_fit(name, shuffle, dtype, device
     fitted = classifier(OPTIMIZERS[name](), **settings)
     fitted.fit(X, LABELS, batch_size=BATCH, epochs=EPOCHS, shuffle=shuffle, verbose=0)
     by_hand = classifier(**settings)
-    loop(by_hand, OPTIMIZERS[name](), fm.losses.cross_entropy, X, LABELS, shuffle=shuffle)
+    optimizer, loss = OPTIMIZERS[name](), fm.losses.cross_entropy
+    train_by_hand(by_hand, optimizer, loss, X, LABELS, BATCH, epochs=EPOCHS, shuffle=shuffle)
     assert_same_bits(by_hand.get_weights(), fitted.get_weights())
 
 
@@ -118,7 +107,7 @@ def test_the_loop_written_out_for_other_losses(loss, device):
     fitted = regressor(fm.Adam(0.01), loss, device=device)
     fitted.fit(X, target, batch_size=BATCH, epochs=EPOCHS, verbose=0)
     by_hand = regressor(device=device)
-    loop(by_hand, fm.Adam(0.01), getattr(fm.losses, loss), X, target)
+    train_by_hand(by_hand, fm.Adam(0.01), getattr(fm.losses, loss), X, target, BATCH, epochs=EPOCHS)
     assert_same_bits(by_hand.get_weights(), fitted.get_weights())
 
 
@@ -130,7 +119,7 @@ def test_a_loss_of_one_s_own_gives_the_bits_of_the_loop_and_of_the_built_in_one(
     models = [regressor(fm.Adam(0.01), loss, device=device) for loss in (own_mse, "mse")]
     histories = [m.fit(X, NUMBERS, batch_size=BATCH, epochs=EPOCHS, verbose=0) for m in models]
     by_hand = regressor(device=device)
-    loop(by_hand, fm.Adam(0.01), own_mse, X, NUMBERS)
+    train_by_hand(by_hand, fm.Adam(0.01), own_mse, X, NUMBERS, BATCH, epochs=EPOCHS)
     for model in models:
         assert_same_bits(model.get_weights(), by_hand.get_weights())
     own, built_in = (history.history["loss"] for history in histories)

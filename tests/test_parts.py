@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import PoisonedNumPy, assert_same_bits, relative_distance
+from support import (
+    PoisonedNumPy,
+    assert_padding_is_zero,
+    assert_same_bits,
+    relative_distance,
+    train_by_hand,
+)
 
 import fastmlp as fm
 from fastmlp import training
@@ -60,11 +66,7 @@ def test_they_have_the_same_bits_on_every_number_of_threads(batch, dtype, thread
 def test_the_loop_written_out_gives_the_bits_of_fit(batch, dtype):
     fitted, by_hand = network(dtype), network(dtype)
     fitted.fit(X, LABELS, batch_size=batch, verbose=0)
-    optimizer = fm.Adam(0.01)
-    for x, y in fm.data.DataLoader(X, LABELS, batch_size=batch, shuffle=True, seed=by_hand.seed):
-        _, gradient = fm.losses.cross_entropy(by_hand.forward(x, training=True), y)
-        by_hand.backward(gradient)
-        optimizer.step(by_hand)
+    train_by_hand(by_hand, fm.Adam(0.01), fm.losses.cross_entropy, X, LABELS, batch)
     assert_same_bits(by_hand.get_weights(), fitted.get_weights())
 
 
@@ -102,10 +104,7 @@ def test_what_lay_in_memory_before_does_not_matter(monkeypatch, dtype, threads):
     monkeypatch.setattr(fm.device.get("cpu"), "xp", PoisonedNumPy())
     other.fit(X, LABELS, batch_size=500, verbose=0)
     assert_same_bits(other.get_weights(), plain.get_weights())
-    engine = other._engine
-    for views in engine.views(engine.parameters).values():
-        views[...] = 0
-    assert not engine.parameters.any()  # padding
+    assert_padding_is_zero(other)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(threads):

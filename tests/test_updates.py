@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import assert_same_bits
+from support import assert_padding_is_zero, assert_same_bits, train_by_hand
 
 import fastmlp as fm
 
@@ -38,19 +38,12 @@ def network(optimizer: fm.Optimizer, dtype: str = "float32", **penalty: float) -
     return model
 
 
-def written_out(model: fm.Sequential, optimizer: fm.Optimizer, batch: int) -> None:
-    for x, y in fm.data.DataLoader(X, LABELS, batch_size=batch, shuffle=True, seed=model.seed):
-        _, gradient = fm.losses.cross_entropy(model.forward(x, training=True), y)
-        model.backward(gradient)
-        optimizer.step(model)
-
-
 @pytest.mark.parametrize("penalty", [{}, {"l2": 0.01}], ids=["plain", "penalised"])
 @pytest.mark.parametrize("batch", [3, 45, 150])  # rows of a kernel in small blocks, or together
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_they_give_the_bits_of_gradients_that_are_kept(name, batch, penalty, dtype, threads):
     kept = network(OPTIMIZERS[name](), dtype, **penalty)
-    written_out(kept, OPTIMIZERS[name](), batch)
+    train_by_hand(kept, OPTIMIZERS[name](), fm.losses.cross_entropy, X, LABELS, batch)
     for count in (1, 2, 3):
         fm.set_num_threads(count)
         model = network(OPTIMIZERS[name](), dtype, **penalty)
@@ -111,7 +104,4 @@ def test_a_loss_that_is_not_finite_stops_before_all_of_them(threads):
 def test_padding_stays_zero(dtype):
     model = network(fm.Adam(0.01), dtype)
     model.fit(X, LABELS, batch_size=45, verbose=0)
-    engine = model._engine
-    for views in engine.views(engine.parameters).values():
-        views[...] = 0
-    assert not engine.parameters.any()
+    assert_padding_is_zero(model)

@@ -111,20 +111,16 @@ bool may_update_at_once(const Program& program, std::size_t made, std::size_t ap
     if (i == made) continue;
     if (i > made && effects_of(program.records[i]).writes) return false;
     bool free = true;
+    auto check = [&](const Operand& o) {
+      auto meets = [&](const Operand& other) {  // rows of the batch: not among parameters
+        return overlap(o, other, 0, program.replicas);
+      };
+      free = free && !meets(part.gradient) &&
+             (i < made || !(meets(part.parameter) || meets(part.moment[0]) ||
+                            meets(part.moment[1]) || meets(part.moment[2])));
+    };
     Record record = program.records[i];
-    std::visit(
-        [&](auto& r) {
-          r.each([&](const Operand& o) {
-            auto meets = [&](const Operand& other) {  // rows of the batch: not among parameters
-              return overlap(o, other, 0, program.replicas);
-            };
-            if (meets(part.gradient)) free = false;
-            if (i > made && (meets(part.parameter) || meets(part.moment[0]) ||
-                             meets(part.moment[1]) || meets(part.moment[2])))
-              free = false;
-          });
-        },
-        record);
+    std::visit([&](auto& r) { r.each(check); }, record);
     if (!free) return false;
   }
   return true;

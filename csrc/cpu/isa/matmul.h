@@ -25,8 +25,8 @@ namespace fastmlp::cpu::FASTMLP_ISA {
 // The most columns of c that a micro-kernel holds, in vectors, and the most rows for each number of
 // vectors: accumulators, one row of b and one broadcast fill the registers, of which AVX-512 and
 // NEON have 32, AVX2 has 16. At most `depth` rows of b at a time: a panel then takes most of the
-// first-level cache (with AVX-512 an eighth of the second-level one), a block of a most of the
-// second-level cache.
+// first-level cache (with AVX-512 an eighth of the second-level one), and a block of the matrix a
+// takes most of the second-level cache.
 #if defined(__AVX512F__)
 constexpr std::int64_t depth = 512;
 #else
