@@ -142,7 +142,7 @@ struct AdamStep {
     v = fma(one_minus_beta2 * g, g, beta2 * v);
   }
   FASTMLP_FN T descend(T p, T m, T v) const {
-    return fma(T(0) - step_size * m, reciprocal(sqrt(v) + epsilon), p);
+    return fma(-(step_size * m), reciprocal(sqrt(v) + epsilon), p);
   }
   FASTMLP_FN T operator()(T p, T g, T& m, T& v) const {
     moments(p, g, m, v);
@@ -180,7 +180,7 @@ struct RmspropStep {
     T variance = square;
     if (centered) {
       mean = fma(one_minus_alpha, g - mean, mean);
-      variance = at_least(fma(T(0) - mean, mean, square), T(0));  // rounding may leave it below
+      variance = at_least(fma(-mean, mean, square), T(0));  // rounding may leave it below
     }
     T step = g * reciprocal(sqrt(variance) + epsilon);
     if (accelerated) step = velocity = fma(momentum, velocity, step);

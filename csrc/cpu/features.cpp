@@ -72,6 +72,15 @@ bool has_bfloat16() {
 #endif
 }
 
+bool gains_by_fetching_for_writing() {
+#if FASTMLP_X86
+  __builtin_cpu_init();
+  return __builtin_cpu_is("intel");
+#else
+  return false;
+#endif
+}
+
 bool switched_off(const char* technique) {
   const char* variable = std::getenv("FASTMLP_DISABLE");
   const std::string listed = "," + std::string(variable ? variable : "") + ",";

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "core/random.h"
+#include "cpu/features.h"
 #include "cpu/matmul.h"
 
 namespace fastmlp::cpu {
@@ -118,11 +119,13 @@ Operand from_column(Operand operand, std::int64_t first) {
 template <class T>
 void apply(const ApplyUpdate& update, const Run& run, std::int64_t replica, std::int64_t row,
            std::int64_t first, std::int64_t n, const T* gradient) {
+  static const std::int64_t fetch_ahead =
+      gains_by_fetching_for_writing() && !switched_off("fetching") ? 64 * 64 / sizeof(T) : 0;
   T* moments[3];
   for (int i = 0; i < 3; ++i)
     moments[i] = update.moment[i] ? run.matrix<T>(update.moment[i], replica)[row] + first : nullptr;
   kernels<T>().update(run.matrix<T>(update.parameter, replica)[row] + first, gradient, moments, n,
-                      update.update, run.state(replica));
+                      update.update, run.state(replica), run.members > 1 ? fetch_ahead : 0);
 }
 
 // Where it is the gradient of a kernel that is to be updated at once: in blocks of rows, so that

@@ -148,6 +148,7 @@ struct Vec {
 
   friend FASTMLP_FN Vec operator+(Vec a, Vec b) { return Vec(a.v + b.v); }
   friend FASTMLP_FN Vec operator-(Vec a, Vec b) { return Vec(a.v - b.v); }
+  friend FASTMLP_FN Vec operator-(Vec a) { return Vec(-a.v); }  // no instruction before an fma
   friend FASTMLP_FN Vec operator*(Vec a, Vec b) { return Vec(a.v * b.v); }
   friend FASTMLP_FN Vec operator/(Vec a, Vec b) { return Vec(a.v / b.v); }
   friend FASTMLP_FN NativeInt operator<(Vec a, Vec b) { return a.v < b.v; }
@@ -257,12 +258,12 @@ struct Vec {
 #if defined(__AVX512F__)
     if constexpr (sizeof(S) == 4) {
       const Vec estimate = Vec(Native(_mm512_maskz_rcp14_ps(__mmask16(-1), a.v)));
-      return fma(fma(Vec(0) - a, estimate, Vec(1)), estimate, estimate);
+      return fma(fma(-a, estimate, Vec(1)), estimate, estimate);
     }
 #elif defined(__AVX2__)
     if constexpr (sizeof(S) == 4) {
       const Vec estimate = Vec(Native(_mm256_rcp_ps(a.v)));
-      return fma(fma(Vec(0) - a, estimate, Vec(1)), estimate, estimate);
+      return fma(fma(-a, estimate, Vec(1)), estimate, estimate);
     }
 #endif
     return Vec(1) / a;
