@@ -124,6 +124,8 @@ def lookup(
     if not isinstance(name, str):
         kind = f"the class {name.__name__}" if isinstance(name, type) else type(name).__name__
         raise TypeError(f"{family}: expected a name or an object, got {kind}")
+    if name in table:  # as most callers write it: names need not be compared
+        return table[name]
     targets = {_plain(key): key for key in table}
     for alias, key in (aliases or {}).items():
         targets.setdefault(_plain(alias), key)

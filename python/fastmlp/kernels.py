@@ -19,6 +19,7 @@ from fastmlp.device import Array, Device, of, real_array
 
 ACTIVATIONS = _core.activations()
 LOSSES = tuple(_core.losses())
+_ACTIVATION_NAMES = {name: name for name in ACTIVATIONS}
 
 
 # ---- arrays in and out ---------------------------------------------------------------------
@@ -166,7 +167,7 @@ def matmul(
     if a.ndim < 2 or b.ndim < 2:
         raise ValueError(f"matmul: needs at least 2 dimensions, got {a.shape} and {b.shape}")
     try:
-        leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        leading = () if a.ndim == b.ndim == 2 else np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ValueError(
             f"matmul: leading dimensions of {a.shape} and {b.shape} do not broadcast"
@@ -227,8 +228,7 @@ def resolve_activation(name: str, parameter: float | None = None) -> tuple[str, 
     >>> fm.kernels.resolve_activation("LeakyReLU")
     ('leaky_relu', 0.01)
     """
-    names = {key: key for key in ACTIVATIONS}
-    key = lookup("activation", name, names)
+    key = lookup("activation", name, _ACTIVATION_NAMES)
     info = ACTIVATIONS[key]
     if parameter is None:
         return key, info["default"]
