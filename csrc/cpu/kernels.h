@@ -130,9 +130,11 @@ struct Kernels {
   // The element at (row, col) of the whole array has the number (first_row + row) * cols + col.
   void (*dropout)(Rows<T> y, Rows<const T> x, std::int64_t first_row, std::int64_t rows,
                   std::int64_t cols, const DropoutMask& mask);
-  // Meanwhile parameters so many elements ahead are fetched for writing, where that is not 0.
-  void (*update)(T* p, const T* g, T* const moments[3], std::int64_t size, const Update& update,
-                 const StepState& state, std::int64_t fetch_ahead);
+  // Rows lie equally far apart in all arrays. Meanwhile parameters so many elements ahead are
+  // fetched for writing, where that is not 0.
+  void (*update)(T* p, const T* g, T* const moments[3], std::int64_t rows, std::int64_t cols,
+                 std::int64_t stride, const Update& update, const StepState& state,
+                 std::int64_t fetch_ahead);
   // rows[i] = permutation(first + i), i < n
   void (*permute)(std::int64_t* rows, std::int64_t first, std::int64_t n,
                   const Permutation& permutation);

@@ -115,17 +115,32 @@ Operand from_column(Operand operand, std::int64_t first) {
   return operand;
 }
 
-// Updates n elements of a row, from `first` on.
+// Updates the elements from `first` on of a row: as many rows and columns as `block` has.
+struct BlockSize { std::int64_t rows, cols, stride; };
 template <class T>
 void apply(const ApplyUpdate& update, const Run& run, std::int64_t replica, std::int64_t row,
-           std::int64_t first, std::int64_t n, const T* gradient) {
+           std::int64_t first, const BlockSize& block, const T* gradient) {
   static const std::int64_t fetch_ahead =
       gains_by_fetching_for_writing() && !switched_off("fetching") ? 64 * 64 / sizeof(T) : 0;
   T* moments[3];
   for (int i = 0; i < 3; ++i)
     moments[i] = update.moment[i] ? run.matrix<T>(update.moment[i], replica)[row] + first : nullptr;
-  kernels<T>().update(run.matrix<T>(update.parameter, replica)[row] + first, gradient, moments, n,
-                      update.update, run.state(replica), run.members > 1 ? fetch_ahead : 0);
+  kernels<T>().update(run.matrix<T>(update.parameter, replica)[row] + first, gradient, moments,
+                      block.rows, block.cols, block.stride, update.update, run.state(replica),
+                      run.members > 1 ? fetch_ahead : 0);
+}
+template <class T>
+void apply(const ApplyUpdate& update, const Run& run, std::int64_t replica, std::int64_t row,
+           std::int64_t first, std::int64_t n, const T* gradient) {
+  apply(update, run, replica, row, first, BlockSize{1, n, n}, gradient);
+}
+
+// Rows of a kernel without the cache lines of their padding, which is zero and stays zero.
+template <class T>
+BlockSize whole_lines(std::int64_t rows, std::int64_t cols, std::int64_t stride) {
+  constexpr std::int64_t line = 64 / sizeof(T);
+  const std::int64_t lines = (cols + line - 1) / line * line;
+  return lines == stride ? BlockSize{1, rows * stride, 0} : BlockSize{rows, lines, stride};
 }
 
 // Where it is the gradient of a kernel that is to be updated at once: in blocks of rows, so that
@@ -134,8 +149,10 @@ void apply(const ApplyUpdate& update, const Run& run, std::int64_t replica, std:
 template <class T>
 void execute(const MatMul& record, const Updates& updates, const Run& run) {
   if (updates.empty()) return execute<T>(record, run);
-  constexpr std::int64_t bytes = 64 << 10, enough_work = 128;
+  constexpr std::int64_t enough_work = 128, little_work = 16;
   const ProductShape shape(record, run.launch.rows);
+  // That much stays in the second-level cache; of what is made quickly, in the first.
+  const std::int64_t bytes = shape.k > little_work ? 64 << 10 : 16 << 10;
   const std::int64_t stride = record.out.row_stride;
   // Blocks are small products, which a large batch would feel more than it feels the gradient.
   const std::int64_t most =
@@ -147,7 +164,8 @@ void execute(const MatMul& record, const Updates& updates, const Run& run) {
     for (std::int64_t block = 0, begin = first; block < blocks; ++block) {
       const std::int64_t end = first + rows * (block + 1) / blocks;
       multiply_rows(record, run, r, begin, end - begin, gradient);
-      apply<T>(update, run, r, 0, begin * stride, (end - begin) * stride, gradient);
+      apply<T>(update, run, r, 0, begin * stride,
+               whole_lines<T>(end - begin, record.out.cols, stride), gradient);
       begin = end;
     }
   });

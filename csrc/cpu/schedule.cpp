@@ -130,9 +130,9 @@ bool may_update_at_once(const Program& program, std::size_t made, std::size_t ap
 
 std::vector<Updates> updates_of(const Program& program) {
   static const bool at_once = !switched_off("updates") && !uses_blas();
-  // What the caches of a core hold with its moments is updated as quickly at the end, by one call
+  // What the first-level cache holds with its moments is updated as quickly at the end, by one call
   // for all layers; and a kernel of few rows is better shared out by columns.
-  constexpr std::int64_t fewest_bytes = 256 << 10, fewest_rows = 48;
+  constexpr std::int64_t fewest_bytes = 16 << 10, fewest_rows = 48;
   std::vector<Updates> result(program.records.size());
   for (std::size_t i = 0; i < program.records.size(); ++i) {
     const auto* apply = std::get_if<ApplyUpdate>(&program.records[i]);

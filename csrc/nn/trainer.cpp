@@ -29,8 +29,9 @@ std::int64_t train(Executable& step, Backend& backend, const TrainingCall& call)
     if (left <= 0 || done >= call.max_steps || stopped()) return done;
     const std::chrono::duration<double> elapsed = Clock::now() - start;
     if (done > 0) {
-      // The deadline is looked at between chunks, each half of what should be left, and met roughly:
-      // a backend does better with few long chunks than with many that get shorter and shorter.
+      // The deadline is looked at between chunks, each half of what should be left, and met
+      // roughly: a backend does better with few long chunks than with many that get shorter and
+      // shorter.
       constexpr double nearly = 0.85;
       const double each = elapsed.count() / double(done);
       if (elapsed.count() >= nearly * call.seconds) return done;

@@ -6,12 +6,12 @@
 
 namespace fastmlp::cpu::FASTMLP_ISA {
 
-// An update's arrays by value, but for the moments.
+// What is updated: rows that lie equally far apart in all arrays. The moments come beside it.
 template <class T>
 struct Elements {
   T* p;
   const T* g;
-  std::int64_t size, fetch_ahead;
+  std::int64_t rows, cols, stride, fetch_ahead;
 };
 
 // The elements that a vector holds, with those of each moment. All arguments by value, and all
@@ -21,16 +21,19 @@ FASTMLP_FN void update_all(Elements<T> all, Step step, Moments*... moment) {
   using V = Vec<T>;
   T* const p = all.p;
   const T* const g = all.g;
-  for_columns<T>(all.size, [=](std::int64_t j, auto n) __attribute__((always_inline)) {
+  for_block<T>(all.rows, all.cols,
+               [=](std::int64_t i, std::int64_t j, auto n) __attribute__((always_inline)) {
+                 j += i * all.stride;
 #if defined(__AVX512F__)  // a vector is a line; not worth a branch: the line at hand costs nothing
-    __builtin_prefetch(p + j + all.fetch_ahead, 1);
+                 __builtin_prefetch(p + j + all.fetch_ahead, 1);
 #endif
-    auto element = [=](V parameter, V gradient, auto... held) __attribute__((always_inline)) {
-      step(parameter, gradient, held...).store(p + j, n);
-      (held.store(moment + j, n), ...);
-    };
-    element(V::load(p + j, n), V::load(g + j, n), V::load(moment + j, n)...);
-  });
+                 auto element = [=](V parameter, V gradient, auto... held)
+                                    __attribute__((always_inline)) {
+                                      step(parameter, gradient, held...).store(p + j, n);
+                                      (held.store(moment + j, n), ...);
+                                    };
+                 element(V::load(p + j, n), V::load(g + j, n), V::load(moment + j, n)...);
+               });
 }
 
 template <class T, bool plain>
@@ -77,9 +80,10 @@ FASTMLP_FN void update_as(const Elements<T>& all, T* const moments[3], const Upd
 }
 
 template <class T>
-void update(T* p, const T* g, T* const moments[3], std::int64_t size, const Update& rule,
-            const StepState& state, std::int64_t fetch_ahead) {
-  const Elements<T> all{p, g, size, fetch_ahead};
+void update(T* p, const T* g, T* const moments[3], std::int64_t rows, std::int64_t cols,
+            std::int64_t stride, const Update& rule, const StepState& state,
+            std::int64_t fetch_ahead) {
+  const Elements<T> all{p, g, rows, cols, stride, fetch_ahead};
   if (takes_plainly(rule))
     update_as<T, true>(all, moments, rule, state);
   else
