@@ -434,14 +434,20 @@ FASTMLP_FN void multiply_packed(const Product<T>& p) {
 
 // Whether packing both operands pays. It costs as much as they have rows and columns and saves as
 // much as c has elements; more where rows of b lie on many pages or fight for the same few sets of
-// a cache, and where a group of a is spread over as many rows as there are products.
+// a cache, and where a group of a is spread over as many rows as there are products. With AVX-512 a
+// micro-kernel reads so many columns of a row of b, for so many rows of c, that it pays late.
 template <class T>
 FASTMLP_FN bool worth_packing(const Product<T>& p) {
   if (!p.packing || p.k < 32 || p.m < 48) return false;
   const std::int64_t bytes = p.b_stride * std::int64_t(sizeof(T));
-  const bool far_apart = !p.transpose_b && (bytes % 512 == 0 || bytes > 2048);
-  return p.m * p.n >= (p.transpose_a ? 100 : 160) * (p.m + p.n) ||
-         (far_apart && p.n >= 6 * panel_columns<T>);
+  bool far_apart = bytes % 512 == 0;
+#if defined(__AVX512F__)
+  const bool large = p.transpose_a ? p.m * p.n * p.k >= 30'000'000 : p.m * p.n >= 1 << 20;
+#else
+  const bool large = p.m * p.n >= (p.transpose_a ? 100 : 160) * (p.m + p.n);
+  far_apart = far_apart || bytes > 2048;
+#endif
+  return large || (far_apart && !p.transpose_b && p.n >= 6 * panel_columns<T>);
 }
 
 // For few rows and a transposed b, of which a part at a time is turned round that stays in the
