@@ -23,6 +23,10 @@ bool has_half_width_avx512();
 // Whether this CPU has AVX512_BF16, as Intel's Sapphire Rapids and AMD's Zen 4 have.
 bool has_bfloat16();
 
+// Whether this CPU has AMX for bfloat16 beside it, and Linux lets this process use tiles, which is
+// asked for the first time: whoever uses them has asked.
+bool has_tiles();
+
 // Whether FASTMLP_DISABLE, a list with commas, names this technique: for bench/ablation.py, which
 // measures what each one gains. Looked up once, when it is first needed.
 bool switched_off(const char* technique);

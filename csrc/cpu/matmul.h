@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/execution.h"
+#include "cpu/features.h"
 
 namespace fastmlp::cpu {
 
@@ -16,7 +17,8 @@ bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replic
 // Our own kernel for a run's products.
 template <class T>
 auto kernel(const Run& run) {
-  return run.precision == Precision::bfloat16 ? kernels<T>().matmul_bfloat16 : kernels<T>().matmul;
+  if (run.precision != Precision::bfloat16) return kernels<T>().matmul;
+  return has_tiles() ? kernels<T>().matmul_tiles : kernels<T>().matmul_bfloat16;
 }
 
 // A matmul with its epilogue.
