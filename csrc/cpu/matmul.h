@@ -10,6 +10,9 @@ namespace fastmlp::cpu {
 // it. Throws std::runtime_error where that variable is neither "blas" nor "native".
 bool uses_blas();
 
+// Whether products can round what they multiply to bfloat16: the BLAS has float32 alone.
+bool multiplies_bfloat16();
+
 // Whether members each take their rows of the product (those that they have in every record that is
 // shared out by rows), or tiles.
 bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replicas, int members);
