@@ -217,10 +217,12 @@ EMULATED_CALL void multiply_tiles(int c, int a, int b) {
 #define _mm512_permutex2var_epi32(a, index, b) emulated::permute32(a, index, b)
 // In GCC's headers some of these are macros.
 #undef _tile_loadd
+#undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
 #define _tile_loadconfig(config) emulated::configure(config)
 #define _tile_release() emulated::release()
 #define _tile_loadd(tile, base, stride) emulated::load_tile(tile, base, stride)
+#define _tile_stream_loadd(tile, base, stride) emulated::load_tile(tile, base, stride)
 #define _tile_stored(tile, base, stride) emulated::store_tile(tile, base, stride)
 #define _tile_dpbf16ps(c, a, b) emulated::multiply_tiles(c, a, b)

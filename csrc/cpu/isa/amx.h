@@ -167,11 +167,30 @@ struct TileBlock {
   std::int64_t start_stride;
   const float *a, *b;  // packed
   std::int64_t steps;
+  // What is packed next, of which a step fetches `fetched` numbers of a row; null: nothing.
+  const float* next;
+  std::int64_t next_stride;
 };
+constexpr std::int64_t fetched = 128;
 
 // The compiler does not know that the intrinsics of tiles read and write memory.
 FASTMLP_FN void memory_is_used() { __asm__ volatile("" ::: "memory"); }
 
+// Behind each other in the second-level cache.
+FASTMLP_FN void fetch_row(const float* next) {
+#pragma GCC unroll 8
+  for (std::int64_t i = 0; i < fetched; i += tile_side) __builtin_prefetch(next + i, 0, 2);
+}
+// Two of 32 rows of the block of c that follows: its first touch would wait for them.
+FASTMLP_FN void fetch_sums(const float*& c, std::int64_t stride) {
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i, c += stride) {
+    __builtin_prefetch(c, 1);
+    __builtin_prefetch(c + tile_side, 1);
+  }
+}
+
+// Of a, which passes by, loads say that it need not stay in the first-level cache, where b does.
 template <bool two_rows, bool two_columns>
 FASTMLP_AMX void tile_kernel(const TileBlock& block) {
   constexpr std::int64_t row = tile_side * std::int64_t(sizeof(float));
@@ -183,17 +202,19 @@ FASTMLP_AMX void tile_kernel(const TileBlock& block) {
   if constexpr (two_rows) _tile_loadd(2, start + tile_side * block.start_stride, start_row);
   if constexpr (two_rows && two_columns)
     _tile_loadd(3, start + tile_side * block.start_stride + tile_side, start_row);
-  const float *a = block.a, *b = block.b;
+  const float *a = block.a, *b = block.b, *next = block.next;
+  const float* sums = block.c + block_side * block.c_stride;
   for (std::int64_t s = block.steps; s > 0; --s, a += 2 * tile_words, b += 2 * tile_words) {
+    fetch_sums(sums, block.c_stride);
+    if (next) fetch_row(next);
+    next += next ? block.next_stride : 0;
     _tile_loadd(6, b, row);
-    _tile_loadd(4, a, row);
+    _tile_stream_loadd(4, a, row);
+    if constexpr (two_columns) _tile_loadd(7, b + tile_words, row);
     _tile_dpbf16ps(0, 4, 6);
-    if constexpr (two_columns) {
-      _tile_loadd(7, b + tile_words, row);
-      _tile_dpbf16ps(1, 4, 7);
-    }
+    if constexpr (two_columns) _tile_dpbf16ps(1, 4, 7);
     if constexpr (two_rows) {
-      _tile_loadd(5, a + tile_words, row);
+      _tile_stream_loadd(5, a + tile_words, row);
       _tile_dpbf16ps(2, 5, 6);
     }
     if constexpr (two_rows && two_columns) _tile_dpbf16ps(3, 5, 7);
@@ -240,6 +261,25 @@ inline void tile_block(TileBlock block, std::int64_t rows, std::int64_t cols) {
 
 constexpr float no_sums[block_side] = {};
 
+// A part of an operand as it lies in memory, to be fetched a piece at a time: `steps` rows of it,
+// `fetched` numbers wide.
+struct Fetching {
+  const float* x;
+  std::int64_t stride, rows, cols, steps, row, col;
+
+  // The next piece, or null.
+  FASTMLP_FN const float* piece() {
+    if (row >= rows) return nullptr;
+    const float* const result = x + row * stride + col;
+    col += fetched;
+    if (col >= cols) {
+      col = 0;
+      row += steps;
+    }
+    return result;
+  }
+};
+
 // a's rows, `m` from i on, by b's columns, `n` from j on, over `steps` from `first` on.
 struct TileProduct {
   const Product<float>& p;
@@ -254,18 +294,25 @@ struct TileProduct {
     else
       pack_along(packed_a, a_steps, {p.a + i * p.a_stride + k, p.a_stride, length, m});
   }
-  FASTMLP_FN void pack_b(std::int64_t first, std::int64_t steps, std::int64_t j,
-                         std::int64_t n) const {
-    const std::int64_t k = first * tile_depth, rest = p.k - k, most = steps * tile_depth,
-                       length = rest < most ? rest : most;
+  FASTMLP_FN Part part_of_b(std::int64_t first, std::int64_t steps, std::int64_t j) const {
+    const std::int64_t k = first * tile_depth, rest = p.k - k, most = steps * tile_depth;
+    return {p.b + (p.transpose_b ? j * p.b_stride + k : k * p.b_stride + j), p.b_stride,
+            rest < most ? rest : most, p.n - j < packed_columns ? p.n - j : packed_columns};
+  }
+  FASTMLP_FN void pack_b(std::int64_t steps, const Part& part) const {
     if (p.transpose_b)
-      pack_along_turned(packed_b, steps, {p.b + j * p.b_stride + k, p.b_stride, length, n});
+      pack_along_turned(packed_b, steps, part);
     else
-      pack_across(packed_b, steps, {p.b + k * p.b_stride + j, p.b_stride, length, n});
+      pack_across(packed_b, steps, part);
+  }
+  // As many rows of these steps, or of those columns, as are packed next, while `steps` are made.
+  FASTMLP_FN Fetching fetching(const Part& part, std::int64_t steps) const {
+    if (p.transpose_b) return {part.x, part.stride, part.n, part.k, steps, 0, 0};
+    return {part.x, part.stride, part.k, part.n, steps, 0, 0};
   }
   // One panel of b's packed columns, by all rows.
   FASTMLP_FN void multiply(std::int64_t first, std::int64_t steps, std::int64_t j, std::int64_t n,
-                           const float* b) const {
+                           const float* b, Fetching& next) const {
     TileBlock block;
     block.c = p.c + i * p.c_stride + j;
     block.c_stride = p.c_stride;
@@ -274,22 +321,32 @@ struct TileProduct {
     block.a = packed_a + (first - a_first) * 2 * tile_words;
     block.b = b;
     block.steps = steps;
+    block.next_stride = p.b_stride;
     for (std::int64_t row = 0; row < m; row += block_side) {
+      block.next = next.piece();
       tile_block(block, m - row < block_side ? m - row : block_side, n);
       block.c += block_side * p.c_stride;
       block.start += block_side * block.start_stride;
       block.a += a_steps * 2 * tile_words;
     }
   }
-  // Some columns of b, packed a part at a time.
-  FASTMLP_FN void multiply_columns(std::int64_t j, std::int64_t n) const {
-    Parts(a_steps, panel_steps).each_part([&](std::int64_t start, std::int64_t steps) {
+  // Some columns of b, packed a part at a time; meanwhile the part that follows is fetched.
+  FASTMLP_FN void multiply_columns(std::int64_t j) const {
+    const Parts parts(a_steps, panel_steps);
+    parts.each_part([&](std::int64_t start, std::int64_t steps) {
       const std::int64_t first = a_first + start;
-      pack_b(first, steps, j, n);
-      for (std::int64_t at = 0; at < n; at += block_side) {
-        const std::int64_t cols = n - at < block_side ? n - at : block_side;
-        multiply(first, steps, j + at, cols, packed_b + at / tile_side * steps * tile_words);
-        if ((first + steps) * tile_depth >= p.k) finish(p, i, j + at, m, cols);
+      const Part part = part_of_b(first, steps, j);
+      const bool last = start + steps == a_steps;
+      Fetching next{};
+      if (!last)
+        next = fetching(part_of_b(first + steps, steps, j), steps);
+      else if (j + packed_columns < p.n)
+        next = fetching(part_of_b(a_first, parts.length(0), j + packed_columns), steps);
+      pack_b(steps, part);
+      for (std::int64_t at = 0; at < part.n; at += block_side) {
+        const std::int64_t cols = part.n - at < block_side ? part.n - at : block_side;
+        multiply(first, steps, j + at, cols, packed_b + at / tile_side * steps * tile_words, next);
+        if (last && (first + steps) * tile_depth >= p.k) finish(p, i, j + at, m, cols);
       }
     });
   }
@@ -308,8 +365,7 @@ inline void multiply_tiles(const Product<float>& p) {
           part.i = group * block_side;
           part.m = p.m - part.i < rows ? p.m - part.i : rows;
           part.pack_a();
-          for (std::int64_t j = 0; j < p.n; j += packed_columns)
-            part.multiply_columns(j, p.n - j < packed_columns ? p.n - j : packed_columns);
+          for (std::int64_t j = 0; j < p.n; j += packed_columns) part.multiply_columns(j);
         });
   });
 }
