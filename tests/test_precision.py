@@ -278,14 +278,15 @@ def chain(a: np.ndarray, b: np.ndarray, bias: np.ndarray | float = 0.0) -> np.nd
 @on_cpu
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
-    ("m", "k", "n"), [(1, 21, 10), (5, 2, 33), (70, 1101, 90), (500, 40, 7), (241, 130, 300)]
+    ("m", "k", "n"),
+    [(1, 21, 10), (5, 2, 33), (70, 1101, 90), (500, 40, 7), (241, 130, 300), (600, 2100, 20)],
 )
 def test_on_the_cpu_every_sum_is_one_chain(m: int, k: int, n: int) -> None:
     model = dense(devices.get("cpu"), "bfloat16", k, n)
     x, grad = guarded(normal(m, k)), guarded(normal(m, n))
     kernel, bias = model.get_weights()
-    # Of many rows a gradient is the sum of two parts (test_parts.py), each of them one chain.
-    parts = np.split(np.arange(m), 2 if m >= 256 else 1)
+    # Of many rows a gradient is the sum of parts (test_parts.py), each of them one chain.
+    parts = np.split(np.arange(m), 4 if m >= 512 else 2 if m >= 256 else 1)
     gradient = sum(chain(x[rows].T, grad[rows]) for rows in parts)
     expected = [chain(x, kernel, bias), chain(grad, kernel.T), gradient]
     for threads in (1, 2, 3):
