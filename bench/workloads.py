@@ -75,6 +75,8 @@ class Workload:
         text = f"{self.network}, batch {self.batch}, {self.activation}, {self.loss}"
         if self.device != "cpu":
             text += f", {self.precision or 'float32'} on {self.device}"
+        elif self.precision:
+            text += f", {self.precision}"
         return f"{self.replicas} of {text}" if self.replicas > 1 else text
 
     @property

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED_INCLUDES = {
     "core": r"core/",
     "nn": r"(core|nn)/",
-    "cpu": r"(core|cpu)/|(cpuid|dlfcn|pthread|sched|unistd|immintrin|arm_neon)\.h$",
+    "cpu": r"(core|cpu)/|(cpuid|dlfcn|pthread|sched|sys/syscall|unistd|immintrin|arm_neon)\.h$",
     "cuda": r"(core|cuda)/|(cuda|nvrtc)|(dlfcn|fcntl|immintrin|sys/file|ucontext|unistd)\.h$",
     "bindings": r"(core|nn|bindings|pybind11)/|(cpu|cuda)/(backend|machine)\.h$",
 }

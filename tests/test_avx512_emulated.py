@@ -38,9 +38,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FILES = [
-    ["test_kernels.py", "test_bounds.py", "test_elementary.py", "-k", "not other_paths"],
-    ["test_losses.py", "test_layers.py", "test_gradients.py", "test_optimizers.py"],
-    ["test_precision.py", "-k", "cpu and not says and not tf32"],
+    ("", ["test_kernels.py", "test_bounds.py", "test_elementary.py", "-k", "not other_paths"]),
+    ("", ["test_losses.py", "test_layers.py", "test_gradients.py", "test_optimizers.py"]),
+    ("", ["test_precision.py", "-k", "cpu and not says and not tf32"]),
+    ("amx", ["test_precision.py", "-k", "cpu and not says and not tf32"]),
 ]
 
 
@@ -50,12 +51,16 @@ def test_what_other_sets_have_to_pass(library: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
             cwd=TESTS,
-            env=os.environ | {"FASTMLP_EMULATE_AVX512": str(library)},
+            env={
+                **os.environ,
+                "FASTMLP_EMULATE_AVX512": str(library),
+                "FASTMLP_DISABLE": switched_off,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for files in FILES
+        for switched_off, files in FILES
     ]
     printed = [run.communicate()[0] for run in runs]
     assert not any(run.returncode for run in runs), "".join(text[-5000:] for text in printed)

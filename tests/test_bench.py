@@ -29,6 +29,7 @@ from bench import (
     kernels,
     landscape,
     measure,
+    precisions,
     profile,
     readme,
     report,
@@ -485,6 +486,15 @@ def test_ablation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = [label for label, _, _ in ablation.VARIANTS]
     assert list(written(path)[0]["microseconds"]) == labels
     assert len(capsys.readouterr().out.splitlines()) == len(labels) + 2
+
+
+@pytest.mark.skipif(fm.show_config()["bfloat16"] == "none", reason="needs AVX512_BF16")
+def test_precisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "precisions.json"
+    assert precisions.main(["E", "--quick", "--threads", "1", "--json", str(path)]) == 0
+    labels = [v.label for v in precisions.VARIANTS if v.side == OURS or not missing(v.side)]
+    assert list(written(path)[0]["microseconds"]) == labels
+    assert len(capsys.readouterr().out.splitlines()) == len(labels) + 5
 
 
 @pytest.mark.parametrize("threads", [1, 2])

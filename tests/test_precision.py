@@ -8,6 +8,10 @@ test_avx512_emulated.py runs this file.
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,13 @@ from fastmlp.device import Device, to_host
 
 PRECISIONS = ["tf32", "bfloat16"]
 ON_CPU = _core.precisions(devices.get("cpu").backend)
+EMULATED = "FASTMLP_EMULATE_AVX512" in os.environ
+# Whether AMX makes the CPU's products, or AVX512_BF16, whose sums have another order.
+TILES = (
+    "amx" not in os.environ.get("FASTMLP_DISABLE", "")
+    if EMULATED
+    else fm.show_config()["bfloat16"] == "amx"
+)
 BITS = {"tf32": 11, "bfloat16": 8}  # of a significand
 EPS = np.finfo(np.float32).eps
 
@@ -242,27 +253,40 @@ on_cpu = pytest.mark.skipif("bfloat16" not in ON_CPU, reason="needs AVX512_BF16"
 
 
 def chain(a: np.ndarray, b: np.ndarray, bias: np.ndarray | float = 0.0) -> np.ndarray:
-    """A sum in ascending pairs, and of each the second first: so the instruction adds."""
+    """A sum as the instructions add."""
     a, b = (rounded(np.ascontiguousarray(x), "bfloat16").astype(np.float64) for x in (a, b))
-    total = np.zeros((len(a), b.shape[1]), np.float32) + bias
-    for first in range(0, len(b), 2):
-        for i in range(first, len(b))[1::-1]:
+    total = np.zeros((len(a), b.shape[1]), np.float32) + np.float32(bias)
+
+    def added(total: np.ndarray, numbers: Iterable[int]) -> np.ndarray:
+        for i in numbers:
             total = (total + np.outer(a[:, i], b[i])).astype(np.float32)
-    return total
+        return total
+
+    k = range(len(b))
+    if TILES:  # of each 32 the first numbers of all pairs and the second ones
+        for first in k[::32]:
+            part = k[first : first + 32]
+            total += added(np.zeros_like(total), part[::2]) + added(
+                np.zeros_like(total), part[1::2]
+            )
+        return total
+    # In ascending pairs, and of each the second first.
+    return added(total, (i for first in k[::2] for i in k[first : first + 2][::-1]))
 
 
 # Few rows and columns, blocks of depth and of rows, last panels that are narrower.
 @on_cpu
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
-    ("m", "k", "n"), [(1, 21, 10), (5, 2, 33), (70, 1101, 90), (500, 40, 7), (241, 130, 300)]
+    ("m", "k", "n"),
+    [(1, 21, 10), (5, 2, 33), (70, 1101, 90), (500, 40, 7), (241, 130, 300), (600, 2100, 20)],
 )
 def test_on_the_cpu_every_sum_is_one_chain(m: int, k: int, n: int) -> None:
     model = dense(devices.get("cpu"), "bfloat16", k, n)
     x, grad = guarded(normal(m, k)), guarded(normal(m, n))
     kernel, bias = model.get_weights()
-    # Of many rows a gradient is the sum of two parts (test_parts.py), each of them one chain.
-    parts = np.split(np.arange(m), 2 if m >= 256 else 1)
+    # Of many rows a gradient is the sum of parts (test_parts.py), each of them one chain.
+    parts = np.split(np.arange(m), 4 if m >= 512 else 2 if m >= 256 else 1)
     gradient = sum(chain(x[rows].T, grad[rows]) for rows in parts)
     expected = [chain(x, kernel, bias), chain(grad, kernel.T), gradient]
     for threads in (1, 2, 3):
@@ -282,6 +306,45 @@ def test_on_the_cpu_threads_change_no_bit() -> None:
         results.append(model.get_weights())
     for other in results[1:]:
         assert_same_bits(results[0], other)
+
+
+# Below, at and above a tile's sides and what is packed at a time; and sums of nothing.
+AWKWARD = [(1, 1, 1), (15, 31, 17), (16, 32, 16), (33, 65, 47), (40, 513, 260), (300, 2100, 49)]
+
+
+def awkward_products() -> Arrays:
+    results = []
+    for m, k, n in AWKWARD:
+        model = dense(devices.get("cpu"), "bfloat16", k, n)
+        results += [model.forward(guarded(normal(m, k))), model.backward(guarded(normal(m, n)))]
+        results += [model.layers[0].gradients["kernel"].copy()]
+    return results
+
+
+@pytest.mark.skipif(not TILES or EMULATED, reason="needs AMX")
+def test_both_instructions_agree(tmp_path: Path) -> None:
+    path, tests = tmp_path / "without.npz", Path(__file__).parent
+    program = (
+        f"import sys; sys.path.insert(0, {str(tests)!r})\n"
+        "import numpy as np, test_precision as here\n"
+        f"assert not here.TILES; np.savez({str(path)!r}, *here.awkward_products())"
+    )
+    environment = os.environ | {"FASTMLP_DISABLE": "amx"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    with np.load(path) as without:
+        for got, other in zip(awkward_products(), without.values(), strict=True):
+            np.testing.assert_allclose(got, other, 1e-5, 1e-4 * np.abs(other).max())
+
+
+@pytest.mark.skipif(not TILES or EMULATED, reason="needs AMX")
+def test_without_tiles_the_cpu_passes_as_well() -> None:
+    wanted = "on_the_cpu or cpu and not says and not tf32"
+    subprocess.run(
+        [*f"{sys.executable} -m pytest -q -p no:cacheprovider -k".split(), wanted, __file__],
+        check=True,
+        cwd=Path(__file__).parent,
+        env=os.environ | {"FASTMLP_DISABLE": "amx"},
+    )
 
 
 # ---- where it is missing

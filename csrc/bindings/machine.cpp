@@ -77,6 +77,7 @@ py::dict show_config() {
   config["version"] = FASTMLP_VERSION;
   config["instruction_set"] = cpu::instruction_set();
   config["matmul"] = cpu::matmul_path();
+  config["bfloat16"] = cpu::bfloat16_path();
   config["blas"] = library;
   config["threads"] = cpu::num_threads();
   return config;

@@ -131,7 +131,7 @@ FASTMLP_FN T clamp(T x, double low, double high) {
 // n + round_magic in `magic`.
 template <class T>
 FASTMLP_FN T exp_reduced(T x, T& magic) {
-  const T round_magic(double(Bits<Scalar<T>>::round_magic));
+  const T round_magic = T(double(Bits<Scalar<T>>::round_magic));
   magic = fma(x, T(1.44269504088896340736), round_magic);
   const T n = magic - round_magic;
   if constexpr (is_single<T>) {

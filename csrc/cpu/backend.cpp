@@ -231,9 +231,8 @@ class CpuBackend : public Backend {
     return wanted && !uses_blas();
   }
 
-  // The BLAS has float32 alone.
   std::vector<Precision> precisions() const override {
-    if (uses_blas() || !kernels<float>().matmul_bfloat16 || !has_bfloat16()) return {};
+    if (!multiplies_bfloat16()) return {};
     return {Precision::bfloat16};
   }
 

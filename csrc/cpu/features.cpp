@@ -4,6 +4,10 @@
 #if FASTMLP_X86
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <cstdlib>
 #include <stdexcept>
@@ -79,6 +83,32 @@ bool gains_by_fetching_for_writing() {
 #else
   return false;
 #endif
+}
+
+namespace {
+
+// Linux has to be asked, since tiles make a thread's state 8 KiB larger. What it grants holds for
+// all threads of the process and for forked children. It refuses where a thread's stack for signals
+// is too small, and an old kernel does not know the question.
+bool may_use_tiles() {
+#if defined(FASTMLP_EMULATE_AVX512)
+  return true;
+#elif FASTMLP_X86 && defined(__linux__)
+  constexpr unsigned tile = 1u << 24, bfloat16 = 1u << 22;
+  constexpr int request_permission = 0x1023, tile_data = 18;
+  unsigned a, b, c, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & tile) || !(d & bfloat16)) return false;
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+bool has_tiles() {
+  static const bool tiles = has_bfloat16() && !switched_off("amx") && may_use_tiles();
+  return tiles;
 }
 
 bool switched_off(const char* technique) {

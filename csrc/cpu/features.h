@@ -27,6 +27,10 @@ bool has_bfloat16();
 // threads' updates on Intel's Emerald Rapids take 0.4 of the time, on AMD's Zen 3 up to twice.
 bool gains_by_fetching_for_writing();
 
+// Whether this CPU has AMX for bfloat16 beside it, and Linux lets this process use tiles, which is
+// asked for the first time: whoever uses them has asked.
+bool has_tiles();
+
 // Whether FASTMLP_DISABLE, a list with commas, names this technique: for bench/ablation.py, which
 // measures what each one gains. Looked up once, when it is first needed.
 bool switched_off(const char* technique);

@@ -79,6 +79,8 @@ struct Kernels {
   // The same with operands rounded to bfloat16; null where the instruction set has none of it. A
   // CPU with the set may lack it: see has_bfloat16 in features.h.
   void (*matmul_bfloat16)(const Product<T>& product);
+  // The same by AMX, whose sums have another order: see has_tiles there.
+  void (*matmul_tiles)(const Product<T>& product);
   // before = x + bias; y = activation(x + bias)
   void (*activation_forward)(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
                              std::int64_t rows, std::int64_t cols, const Activation& activation);

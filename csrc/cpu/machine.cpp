@@ -14,6 +14,10 @@ namespace fastmlp::cpu {
 const char* instruction_set() { return name(best_instruction_set()); }
 const BlasInfo& blas_info() { return blas(); }
 const char* matmul_path() { return uses_blas() ? "blas" : "native"; }
+const char* bfloat16_path() {
+  if (!multiplies_bfloat16()) return "none";
+  return has_tiles() ? "amx" : "avx512_bf16";
+}
 
 // Doubles the steps until the time is long enough to be trusted.
 template <class T>

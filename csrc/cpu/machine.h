@@ -13,6 +13,9 @@ const char* instruction_set();
 // Whose matrix products are in use, "native" or "blas" (matmul.h).
 const char* matmul_path();
 
+// What multiplies numbers rounded to bfloat16: "amx", "avx512_bf16" or, where nothing does, "none".
+const char* bfloat16_path();
+
 struct BlasInfo {
   std::string library;
   std::string version;

@@ -69,6 +69,10 @@ bool uses_blas() {
   return blas;
 }
 
+bool multiplies_bfloat16() {
+  return !uses_blas() && kernels<float>().matmul_bfloat16 && has_bfloat16();
+}
+
 bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replicas, int members) {
   // The BLAS's sums depend on the tile, so its tiles must not depend on the team. And every member
   // reads all of b, which has to be worth it.

@@ -2,12 +2,16 @@
 #pragma once
 
 #include "cpu/execution.h"
+#include "cpu/features.h"
 
 namespace fastmlp::cpu {
 
 // The BLAS where the instruction set in use has no kernels of ours, or FASTMLP_GEMM=blas asks for
 // it. Throws std::runtime_error where that variable is neither "blas" nor "native".
 bool uses_blas();
+
+// Whether products can round what they multiply to bfloat16: the BLAS has float32 alone.
+bool multiplies_bfloat16();
 
 // Whether members each take their rows of the product (those that they have in every record that is
 // shared out by rows), or tiles.
@@ -16,7 +20,8 @@ bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replic
 // Our own kernel for a run's products.
 template <class T>
 auto kernel(const Run& run) {
-  return run.precision == Precision::bfloat16 ? kernels<T>().matmul_bfloat16 : kernels<T>().matmul;
+  if (run.precision != Precision::bfloat16) return kernels<T>().matmul;
+  return has_tiles() ? kernels<T>().matmul_tiles : kernels<T>().matmul_bfloat16;
 }
 
 // A matmul with its epilogue.

@@ -417,7 +417,7 @@ def show_config() -> dict[str, Any]:
     --------
     >>> import fastmlp as fm
     >>> sorted(fm.show_config())
-    ['blas', 'cuda', 'instruction_set', 'matmul', 'threads', 'version']
+    ['bfloat16', 'blas', 'cuda', 'instruction_set', 'matmul', 'threads', 'version']
     """
     config = _core.show_config()
     reason = _why_not_cuda()

@@ -14,6 +14,7 @@
 #include "cpu/isa/matmul.h"
 #endif
 #if defined(__AVX512F__)
+#include "cpu/isa/amx.h"
 #include "cpu/isa/bfloat16.h"
 #endif
 
@@ -21,9 +22,13 @@ namespace fastmlp::cpu::FASTMLP_ISA {
 
 template <class T>
 constexpr auto product_of_bfloat16 = nullptr;
+template <class T>
+constexpr auto product_of_tiles = nullptr;
 #if defined(__AVX512F__)
 template <>
 constexpr auto product_of_bfloat16<float> = matmul_bfloat16;
+template <>
+constexpr auto product_of_tiles<float> = matmul_tiles;
 #endif
 
 template <class T>
@@ -35,6 +40,7 @@ constexpr Kernels<T> table() {
 #endif
   return {product,
           product_of_bfloat16<T>,
+          product_of_tiles<T>,
           activation_forward<T>,
           activation_backward<T>,
           softmax<T>,
