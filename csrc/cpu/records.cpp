@@ -115,8 +115,9 @@ Operand from_column(Operand operand, std::int64_t first) {
   return operand;
 }
 
-// Updates the elements from `first` on of a row: as many rows and columns as `block` has.
 struct BlockSize { std::int64_t rows, cols, stride; };
+
+// Updates a block of that size, from element `first` of a row on.
 template <class T>
 void apply(const ApplyUpdate& update, const Run& run, std::int64_t replica, std::int64_t row,
            std::int64_t first, const BlockSize& block, const T* gradient) {
@@ -135,7 +136,7 @@ void apply(const ApplyUpdate& update, const Run& run, std::int64_t replica, std:
   apply(update, run, replica, row, first, BlockSize{1, n, n}, gradient);
 }
 
-// Rows of a kernel without the cache lines of their padding, which is zero and stays zero.
+// Some rows of a kernel without the cache lines of their padding, which is zero and stays zero.
 template <class T>
 BlockSize whole_lines(std::int64_t rows, std::int64_t cols, std::int64_t stride) {
   constexpr std::int64_t line = 64 / sizeof(T);

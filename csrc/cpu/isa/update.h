@@ -21,19 +21,18 @@ FASTMLP_FN void update_all(Elements<T> all, Step step, Moments*... moment) {
   using V = Vec<T>;
   T* const p = all.p;
   const T* const g = all.g;
-  for_block<T>(all.rows, all.cols,
-               [=](std::int64_t i, std::int64_t j, auto n) __attribute__((always_inline)) {
-                 j += i * all.stride;
+  auto vector = [=](std::int64_t i, std::int64_t j, auto n) __attribute__((always_inline)) {
+    j += i * all.stride;
 #if defined(__AVX512F__)  // a vector is a line; not worth a branch: the line at hand costs nothing
-                 __builtin_prefetch(p + j + all.fetch_ahead, 1);
+    __builtin_prefetch(p + j + all.fetch_ahead, 1);
 #endif
-                 auto element = [=](V parameter, V gradient, auto... held)
-                                    __attribute__((always_inline)) {
-                                      step(parameter, gradient, held...).store(p + j, n);
-                                      (held.store(moment + j, n), ...);
-                                    };
-                 element(V::load(p + j, n), V::load(g + j, n), V::load(moment + j, n)...);
-               });
+    auto element = [=](V parameter, V gradient, auto... held) __attribute__((always_inline)) {
+      step(parameter, gradient, held...).store(p + j, n);
+      (held.store(moment + j, n), ...);
+    };
+    element(V::load(p + j, n), V::load(g + j, n), V::load(moment + j, n)...);
+  };
+  for_block<T>(all.rows, all.cols, vector);
 }
 
 template <class T, bool plain>
