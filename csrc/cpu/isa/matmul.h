@@ -108,10 +108,6 @@ template <class T, int rows, int vectors, bool transposed_a>
 void in_place_kernel(const Block<T>& block) {
   using V = Vec<T>;
   V sum[rows][vectors];
-  const auto mask = V::before(block.last_lanes);
-  auto load = [&](const T* p, int j) {
-    return j == vectors - 1 ? V::load(p + j * V::lanes, mask) : V::load(p + j * V::lanes);
-  };
   start_sums(sum, block);
   // Pointers to every fourth row: the others are small multiples of the stride away, which an
   // address can hold.
@@ -119,27 +115,35 @@ void in_place_kernel(const Block<T>& block) {
   const T *a0 = block.a, *a1 = a0 + 4 * stride, *a2 = a0 + 8 * stride, *a3 = a0 + 12 * stride;
   const T* b = block.b;
   const std::int64_t b_stride = block.b_stride;
-  for (std::int64_t k = block.k; k > 0; --k) {
-    V right[vectors];
+  auto sum_up = [&](auto last) __attribute__((always_inline)) {
+    for (std::int64_t k = block.k; k > 0; --k) {
+      V right[vectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) right[j] = load(b, j);
+      for (int j = 0; j < vectors - 1; ++j) right[j] = V::load(b + j * V::lanes);
+      right[vectors - 1] = V::load(b + (vectors - 1) * V::lanes, last);
 #pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-      const T* row = i < 4 ? a0 : i < 8 ? a1 : i < 12 ? a2 : a3;
-      const V left = V::broadcast(transposed_a ? a0[i] : row[(i & 3) * stride]);
+      for (int i = 0; i < rows; ++i) {
+        const T* row = i < 4 ? a0 : i < 8 ? a1 : i < 12 ? a2 : a3;
+        const V left = V::broadcast(transposed_a ? a0[i] : row[(i & 3) * stride]);
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+        for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+      }
+      b += b_stride;
+      if constexpr (transposed_a) {
+        a0 += stride;
+      } else {
+        ++a0;
+        if constexpr (rows > 4) ++a1;
+        if constexpr (rows > 8) ++a2;
+        if constexpr (rows > 12) ++a3;
+      }
     }
-    b += b_stride;
-    if constexpr (transposed_a) {
-      a0 += stride;
-    } else {
-      ++a0;
-      if constexpr (rows > 4) ++a1;
-      if constexpr (rows > 8) ++a2;
-      if constexpr (rows > 12) ++a3;
-    }
-  }
+  };
+  // Whole vectors have a loop of their own: a load by mask takes a turn of a multiplier.
+  if (block.last_lanes == V::lanes)
+    sum_up(std::integral_constant<int, V::lanes>{});
+  else
+    sum_up(V::before(block.last_lanes));
   store_sums(sum, block);
 }
 
@@ -314,7 +318,7 @@ FASTMLP_FN void finish(const Product<T>& p, std::int64_t i, std::int64_t j, std:
   if (p.kept)
     activation_backward<T>(out, result, part(p.kept), rows, cols, *p.activation);
   else if (p.before || !p.activation->is_identity())
-    activation_forward<T>(out, part(p.before), result, nullptr, rows, cols, *p.activation);
+    activation_forward<T>(out, part(p.before), result, {}, rows, cols, *p.activation);
 }
 
 // c's panel at (i, j), of `length` products from k on. Operands are for the caller to fill in.
