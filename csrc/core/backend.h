@@ -42,7 +42,7 @@ class Backend {
   // The row stride, in elements, that suits this device for a matrix of `cols` columns.
   virtual std::int64_t leading_dimension(std::int64_t cols, DType dtype) const = 0;
 
-  // Whether sums over a batch may be taken in parts (BatchParts).
+  // Whether sums may be taken in parts: those over a batch (BatchParts), and a product's halves.
   virtual bool takes_parts() const { return false; }
 
   // What products can be computed in, beside full precision.

@@ -21,7 +21,7 @@ struct EffectsOf {
 
   Effects operator()(const Gather&) const { return {3, place}; }
   Effects operator()(const Copy&) const { return {1}; }
-  Effects operator()(const MatMul&) const { return {2}; }
+  Effects operator()(const MatMul&) const { return {3}; }
   Effects operator()(const ColumnSum&) const { return {1}; }
   Effects operator()(const BiasAdd&) const { return {1}; }
   Effects operator()(const ActivationForward&) const { return {1}; }

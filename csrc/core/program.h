@@ -77,12 +77,13 @@ inline bool same_place(const Operand& a, const Operand& b) {
 }
 
 // x[i] = from_x[order(row + i)], and likewise the target and, where there is one, the weight: the
-// rows of the next batch, shuffled or in place.
+// rows of the next batch, shuffled or in place. `for_halves`: what takes x takes its sums in
+// halves.
 struct Gather {
   static constexpr const char* name = "Gather";
   Operand x, target, weight;
   Operand from_x, from_target, from_weight;
-  bool shuffled = false;
+  bool shuffled = false, for_halves = false;
 
   template <class F>
   void each(F f) {
@@ -104,6 +105,9 @@ struct Copy {
 // forward, out = activation(a b + bias), and `before` receives a b + bias where it is kept;
 // backward, out = (a b) activation'(kept).
 // With `parts`, sums are over the batch, and out is that of the first part.
+// Of a forward product, sums may be taken in two halves of what is summed over, which are added up:
+// where threads share these out, each then goes on with the rows of b that it has updated. Whether
+// they are depends on the batch alone: on whether it fits into `second_half`.
 struct MatMul {
   static constexpr const char* name = "MatMul";
   Operand out, a, b;
@@ -112,10 +116,13 @@ struct MatMul {
   Activation activation;
   Operand kept;
   BatchParts parts;
+  Operand second_half;
+
+  bool in_halves(std::int64_t batch) const { return second_half && batch <= second_half.rows; }
 
   template <class F>
   void each(F f) {
-    f(out), f(before), f(a), f(b), f(bias), f(kept);
+    f(out), f(before), f(second_half), f(a), f(b), f(bias), f(kept);
   }
 };
 

@@ -29,7 +29,9 @@ class CpuExecutable : public Executable {
       const Updates& updates = updates_[i];
       const auto* product = std::get_if<MatMul>(&record);
       steps_.push_back({execute_of<T>(record), &record, &updates,
-                        product && !product->parts && updates.empty() ? product : nullptr});
+                        product && !product->parts && !product->second_half && updates.empty()
+                            ? product
+                            : nullptr});
       if (product) {
         const double fixed = ProductShape(*product, 0).operations(),
                      one_row = ProductShape(*product, 1).operations();

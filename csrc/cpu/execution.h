@@ -36,6 +36,20 @@ inline bool follow_rows(const BatchParts& parts, std::int64_t rows, std::int64_t
   return parts && parts.count(rows) * replicas % members == 0;
 }
 
+// Columns that are shared out go to members in multiples of these: at least a cache line.
+constexpr std::int64_t line_columns = 16;
+
+// How many of a product's sums are the first of two halves: what `each_lines` gives the first of
+// two members, or all the first half of the members.
+inline std::int64_t first_half(std::int64_t k) {
+  return (k + line_columns - 1) / line_columns / 2 * line_columns;
+}
+
+// Whether each member of a team that shares out halves works on the columns that it has gathered.
+inline bool follow_halves(std::int64_t replicas, int members) {
+  return 2 * replicas % members == 0;
+}
+
 // One run of a program, as one member sees it.
 struct Run {
   const Launch& launch;
@@ -80,6 +94,16 @@ struct Run {
       f(replica, first, n);
       i += n;
     }
+  }
+
+  // Calls f(replica, first, count) for this member's share of columns, of cache lines of these.
+  template <class F>
+  void each_lines(std::int64_t cols, F&& f) const {
+    each_rows((cols + line_columns - 1) / line_columns,
+              [&](std::int64_t replica, std::int64_t line, std::int64_t lines) {
+                const std::int64_t first = line * line_columns, left = cols - first;
+                f(replica, first, lines * line_columns < left ? lines * line_columns : left);
+              });
   }
 
   // Calls f(replica, task) for this member's share of every replica's tasks.

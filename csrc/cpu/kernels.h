@@ -81,8 +81,8 @@ struct Kernels {
   void (*matmul_bfloat16)(const Product<T>& product);
   // The same by AMX, whose sums have another order: see has_tiles there.
   void (*matmul_tiles)(const Product<T>& product);
-  // before = x + bias; y = activation(x + bias)
-  void (*activation_forward)(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
+  // before = x + bias; y = activation(x + bias). A bias for all rows is rows that lie 0 apart.
+  void (*activation_forward)(Rows<T> y, Rows<T> before, Rows<const T> x, Rows<const T> bias,
                              std::int64_t rows, std::int64_t cols, const Activation& activation);
   // dx = dy activation'(kept)
   void (*activation_backward)(Rows<T> dx, Rows<const T> dy, Rows<const T> kept, std::int64_t rows,

@@ -47,7 +47,7 @@ void finish(const MatMul& record, Rows<T> out, Rows<T> before, Rows<const T> kep
   if (kept)
     kernels<T>().activation_backward(out, result, kept, m, n, record.activation);
   else if (bias || before || !record.activation.is_identity())
-    kernels<T>().activation_forward(out, before, result, bias, m, n, record.activation);
+    kernels<T>().activation_forward(out, before, result, {bias, 0}, m, n, record.activation);
 }
 
 template <class T>
@@ -78,6 +78,7 @@ bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replic
   // reads all of b, which has to be worth it.
   constexpr std::int64_t fewest = 32;
   if (record.parts) return follow_rows(record.parts, rows, replicas, members);
+  if (record.in_halves(rows)) return true;
   return record.out.rows == Operand::batch && !record.transpose_a && !uses_blas() &&
          rows * replicas >= fewest * members;
 }
@@ -166,12 +167,46 @@ void multiply_parts(const MatMul& record, const Run& run, const ProductShape& s)
   });
 }
 
+// Each half of the sums by itself; members that are more than there are halves share its rows. Then
+// they are added up, row by row as what follows takes them.
+template <class T>
+void multiply_halves(const MatMul& record, const Run& run, const ProductShape& s) {
+  static constexpr Activation none{};
+  const std::int64_t halves = 2 * run.replicas, half = first_half(s.k),
+                     down = run.members / std::gcd(run.members, halves);
+  run.each_task(2 * down, [&](std::int64_t replica, std::int64_t task) {
+    const std::int64_t block = task % down, i = s.m * block / down;
+    const bool second = task >= down;
+    Product<T> p =
+        product_of<T>(record, run, replica,
+                      {i, 0, s.m * (block + 1) / down - i, s.n, second ? s.k - half : half});
+    p.before = {};
+    p.activation = &none;
+    if (second) {
+      p.a += half;
+      p.b += half * p.b_stride;
+      p.c = run.matrix<T>(record.second_half, replica)[i];
+      p.c_stride = record.second_half.row_stride;
+      p.bias = nullptr;
+    }
+    kernel<T>(run)(p);
+  });
+  run.barrier.wait();
+  run.each_rows(s.m, [&](std::int64_t replica, std::int64_t first, std::int64_t rows) {
+    const Rows<T> out = run.matrix<T>(record.out, replica, first);
+    kernels<T>().activation_forward(
+        out, run.matrix<T>(record.before, replica, first), {out.data, out.stride},
+        run.matrix<const T>(record.second_half, replica, first), rows, s.n, record.activation);
+  });
+}
+
 }  // namespace
 
 template <class T>
 void execute(const MatMul& record, const Run& run) {
   const ProductShape s(record, run.launch.rows);
   if (s.m == 0 || s.n == 0) return;
+  if (record.in_halves(run.launch.rows)) return multiply_halves<T>(record, run, s);
   if (record.parts) return multiply_parts<T>(record, run, s);
   if (shared_by_rows(record, run.launch.rows, run.replicas, run.members))
     return run.each_rows(s.m, [&](std::int64_t replica, std::int64_t first, std::int64_t rows) {

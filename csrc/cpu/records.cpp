@@ -32,6 +32,14 @@ struct RowCopy {
     return static_cast<char*>(run.launch.buffers[operand.buffer]) +
            (operand.offset + replica * operand.batch_stride) * size_of(operand.dtype);
   }
+  // The same for some of the columns.
+  RowCopy columns(std::int64_t first, std::int64_t count, const Operand& in) const {
+    RowCopy some = *this;
+    some.from += first * size_of(in.dtype);
+    some.to += first * size_of(in.dtype);
+    some.bytes = std::size_t(count * size_of(in.dtype));
+    return some;
+  }
   void copy(std::int64_t row, std::int64_t source) const {
     if (!to) return;
     char* const out = to + row * to_stride;
@@ -48,45 +56,54 @@ struct RowCopy {
   // All its cache lines: a row need not start where one does. Always inlined, since GCC finds that
   // such a function does nothing, and leaves out calls of it.
   FASTMLP_FN void fetch(std::int64_t source) const {
+    if (!to) return;
     const char* const row = from + source * from_stride;
     const char* line = row - reinterpret_cast<std::uintptr_t>(row) % 64;
     for (; line < row + bytes; line += 64) __builtin_prefetch(line);
   }
 };
 
+// Rows `first` to `first` + `count` of a batch, of these arrays.
+template <class... Copies>
+void gather_rows(const Gather& record, const Run& run, std::int64_t replica, std::int64_t first,
+                 std::int64_t count, const Copies&... copies) {
+  const StepState& state = run.state(replica);
+  if (!record.shuffled) {
+    for (std::int64_t i = first; i < first + count; ++i) (copies.copy(i, state.row + i), ...);
+    return;
+  }
+  // Where a member has only some rows of a batch, it has others of the next.
+  const bool look_ahead = count == run.launch.rows;
+  for (const std::int64_t end = first + count; first < end; first += RowOrder::most) {
+    const std::int64_t n = std::min(RowOrder::most, end - first);
+    const std::int64_t* const source = run.memory.order(replica).rows(
+        state, run.launch.total_rows, state.row + first, n, look_ahead);
+    // Shuffled rows are far apart, and the processor cannot guess where: it is told some ahead.
+    constexpr std::int64_t ahead = 8;
+    for (std::int64_t i = 0; i < std::min(ahead, n); ++i) (copies.fetch(source[i]), ...);
+    for (std::int64_t i = 0; i < n; ++i) {
+      if (i + ahead < n) (copies.fetch(source[i + ahead]), ...);
+      (copies.copy(first + i, source[i]), ...);
+    }
+  }
+}
+
 template <class T>
 void execute(const Gather& record, const Run& run) {
-  run.each_rows(run.launch.rows, [&](std::int64_t r, std::int64_t begin, std::int64_t count) {
-    const StepState& state = run.state(r);
+  const std::int64_t rows = run.launch.rows;
+  if (record.for_halves)
+    run.each_lines(record.x.cols, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
+      const RowCopy x(run, record.x, record.from_x, r);
+      gather_rows(record, run, r, 0, rows, x.columns(first, count, record.x));
+    });
+  run.each_rows(rows, [&](std::int64_t r, std::int64_t first, std::int64_t count) {
     const RowCopy x(run, record.x, record.from_x, r),
         target(run, record.target, record.from_target, r),
         weight(run, record.weight, record.from_weight, r);
-    auto copy = [&](std::int64_t row, std::int64_t source) {
-      x.copy(row, source);
-      target.copy(row, source);
-      weight.copy(row, source);
-    };
-    if (!record.shuffled) {
-      for (std::int64_t i = begin; i < begin + count; ++i) copy(i, state.row + i);
-      return;
-    }
-    // Of a team, each member has its own rows of a batch, and others of the next.
-    const bool look_ahead = run.members == 1;
-    for (std::int64_t first = begin; first < begin + count; first += RowOrder::most) {
-      const std::int64_t n = std::min(RowOrder::most, begin + count - first);
-      const std::int64_t* const source =
-          run.memory.order(r).rows(state, run.launch.total_rows, state.row + first, n, look_ahead);
-      // Shuffled rows are far apart, and the processor cannot guess where: it is told some ahead.
-      constexpr std::int64_t ahead = 8;
-      for (std::int64_t i = 0; i < std::min(ahead, n); ++i) x.fetch(source[i]);
-      for (std::int64_t i = 0; i < n; ++i) {
-        if (i + ahead < n) {
-          x.fetch(source[i + ahead]);
-          target.fetch(source[i + ahead]);
-        }
-        copy(first + i, source[i]);
-      }
-    }
+    if (record.for_halves)
+      gather_rows(record, run, r, first, count, target, weight);
+    else
+      gather_rows(record, run, r, first, count, x, target, weight);
   });
 }
 
@@ -159,7 +176,7 @@ void execute(const MatMul& record, const Updates& updates, const Run& run) {
   const std::int64_t most =
       shape.k >= enough_work ? shape.m : std::max<std::int64_t>(24, bytes / (stride * sizeof(T)));
   const ApplyUpdate& update = updates.front();
-  run.each_rows(shape.m, [&](std::int64_t r, std::int64_t first, std::int64_t rows) {
+  run.each_lines(shape.m, [&](std::int64_t r, std::int64_t first, std::int64_t rows) {
     const std::int64_t blocks = (rows + most - 1) / most;
     T* const gradient = run.data<T>(record.out, r) + first * stride;
     for (std::int64_t block = 0, begin = first; block < blocks; ++block) {
@@ -219,7 +236,7 @@ void execute(const BiasAdd& record, const Run& run) {
   run.each_rows(run.rows(record.in), [&](std::int64_t r, std::int64_t first, std::int64_t n) {
     kernels<T>().activation_forward(
         run.matrix<T>(record.out, r, first), {}, run.matrix<const T>(record.in, r, first),
-        run.data<const T>(record.bias, r), n, record.in.cols, Activation{});
+        {run.data<const T>(record.bias, r), 0}, n, record.in.cols, Activation{});
   });
 }
 
@@ -227,8 +244,8 @@ template <class T>
 void execute(const ActivationForward& record, const Run& run) {
   run.each_rows(run.rows(record.in), [&](std::int64_t r, std::int64_t first, std::int64_t n) {
     kernels<T>().activation_forward(run.matrix<T>(record.out, r, first), {},
-                                    run.matrix<const T>(record.in, r, first), nullptr, n,
-                                    record.in.cols, record.activation);
+                                    run.matrix<const T>(record.in, r, first), {}, n, record.in.cols,
+                                    record.activation);
   });
 }
 

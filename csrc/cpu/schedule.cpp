@@ -51,10 +51,22 @@ struct Context {
   bool operator()(const Penalize&) const { return false; }
 };
 
+// How members share an operand out among them.
+enum class Shared { otherwise, by_rows, by_columns };
+
 struct Access {
   Operand operand;
-  bool writes, by_rows;
+  bool writes;
+  Shared shared;
 };
+
+// What records.cpp shares out by columns, and not as the rest of the record: x, for halves.
+Operand shared_by_columns(const Record& record, const Context& c) {
+  const auto* gather = std::get_if<Gather>(&record);
+  if (gather && gather->for_halves) return gather->x;
+  const auto* product = std::get_if<MatMul>(&record);
+  return product && product->in_halves(c.rows) ? product->a : Operand{};
+}
 
 // Where it begins and ends in its buffer, in bytes, over all replicas. Parts of a sum lie apart,
 // each laid out as the first, which stands for all.
@@ -73,15 +85,16 @@ bool overlap(const Operand& a, const Operand& b, std::int64_t batch, std::int64_
   return x.begin < y.end && y.begin < x.end;
 }
 
-bool same_rows(const Access& a, const Access& b) {
+// Whether each member has to do with the same rows, or columns, of both.
+bool same_share(const Access& a, const Access& b) {
   const Operand &x = a.operand, &y = b.operand;
-  return a.by_rows && b.by_rows && x.rows == Operand::batch && y.rows == Operand::batch &&
-         x.offset == y.offset && x.row_stride == y.row_stride && x.batch_stride == y.batch_stride &&
-         x.dtype == y.dtype;
+  return a.shared == b.shared && a.shared != Shared::otherwise && x.rows == Operand::batch &&
+         y.rows == Operand::batch && x.offset == y.offset && x.row_stride == y.row_stride &&
+         x.batch_stride == y.batch_stride && x.dtype == y.dtype;
 }
 
 bool cross(const Access& a, const Access& b, const Context& c) {
-  return (a.writes || b.writes) && !same_rows(a, b) &&
+  return (a.writes || b.writes) && !same_share(a, b) &&
          overlap(a.operand, b.operand, c.rows, c.program.replicas);
 }
 
@@ -169,6 +182,8 @@ std::vector<bool> barriers(const Program& program, const std::vector<Updates>& u
                            std::int64_t rows, int members) {
   static const bool everywhere = switched_off("phases");
   const Context context{program, rows, members};
+  const Shared columns =
+      follow_halves(program.replicas, members) ? Shared::by_columns : Shared::otherwise;
   std::vector<bool> result;
   std::vector<Access> since;  // the last barrier
   unsigned read = 0, written = 0;
@@ -177,13 +192,14 @@ std::vector<bool> barriers(const Program& program, const std::vector<Updates>& u
     Effects effects{};
     auto add = [&](Record record) {
       const Effects own = effects_of(record);
-      const bool by_rows = std::visit(context, record);
+      const Shared rest = std::visit(context, record) ? Shared::by_rows : Shared::otherwise;
+      const Operand x = shared_by_columns(record, context);
       int number = 0;
       std::visit(
           [&](auto& r) {
             r.each([&](const Operand& o) {
               const bool writes = number++ < own.outputs;
-              if (o) now.push_back({o, writes, by_rows});
+              if (o) now.push_back({o, writes, x && same_place(o, x) ? columns : rest});
             });
           },
           record);

@@ -193,6 +193,7 @@ class Lowering {
       for (std::size_t i = 0; i < layers_.size(); ++i) {
         before_.push_back(keeps_input_of_activation(layers_[i]) ? allocate(widths_[i]) : Operand{});
         values_.push_back(allocate(widths_[i]));
+        halves_.push_back(room_for_half(i));
         lay_out_normalisation(layers_[i], widths_[i]);
       }
       gradients_.resize(values_.size());
@@ -204,6 +205,7 @@ class Lowering {
       const Operand regions[2] = {allocate(widest), allocate(widest)};
       values_.push_back(outside(Buffer::input, network_.features()));
       before_.resize(layers_.size());
+      halves_.resize(layers_.size());
       for (std::size_t i = 0; i < layers_.size(); ++i)
         values_.push_back(reshaped(regions[i % 2], widths_[i]));
       for (std::size_t i = 0; i < layers_.size(); ++i)
@@ -238,6 +240,19 @@ class Lowering {
     of_parts_ = allocate(1, most * parts.stride, network_.dtype());
     of_parts_.rows = most;
     return parts;
+  }
+
+  // Where layer i's sums are taken in halves, the second ones: where a kernel, and what is gathered
+  // for it, are large beside the sums. Threads then hand these to each other, and not the kernel.
+  Operand room_for_half(std::size_t i) {
+    const auto* dense = std::get_if<Dense>(&layers_[i]);
+    if (!dense || !network_.backend().takes_parts()) return {};
+    constexpr std::int64_t fewest = 512, factor = 8;
+    const std::int64_t k = values_[i].cols, n = widths_[i];
+    if (k < fewest) return {};
+    // The most rows with k (n + rows) >= factor n rows.
+    const std::int64_t most = factor * n > k ? k * n / (factor * n - k) : options_.rows;
+    return allocate(std::min(most, options_.rows), n, network_.dtype());
   }
 
   // Where layer i's input gradient has a place of its own: what learns needs that of its output
@@ -306,6 +321,7 @@ class Lowering {
   void gather() {
     Gather rows;
     rows.shuffled = options_.shuffle;
+    rows.for_halves = !halves_.empty() && halves_.front() && options_.rows <= halves_.front().rows;
     rows.x = values_.front();
     rows.from_x = outside(Buffer::input, network_.features());
     rows.from_target = target();
@@ -327,6 +343,7 @@ class Lowering {
                 MatMul product{out, in, network_.operand(dense.layer, "kernel", parameters)};
                 product.bias = network_.operand(dense.layer, "bias", parameters);
                 product.before = before_[i];
+                product.second_half = halves_[i];
                 product.activation = dense.activation;
                 emit(product);
               },
@@ -588,7 +605,8 @@ class Lowering {
   std::vector<Layer> layers_;
   std::vector<std::int64_t> widths_;
   std::vector<Operand> values_,
-      before_;                      // values_[i] goes into layer i; before_[i] into its activation
+      before_,                      // values_[i] goes into layer i; before_[i] into its activation
+      halves_;                      // of layer i's sums, the second, where they are taken in halves
   std::vector<Operand> gradients_;  // of values_
   bool wrote_input_gradient_ = false;
   Operand target_, weight_;

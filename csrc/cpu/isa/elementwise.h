@@ -10,20 +10,20 @@ namespace fastmlp::cpu::FASTMLP_ISA {
 // Arguments by value: what a lambda refers to would be read anew after every store. `plain` where
 // there is neither a bias nor a place for what comes before the activation, as behind a product.
 template <class Kind, bool plain, class T>
-FASTMLP_FN void forward_rows(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
+FASTMLP_FN void forward_rows(Rows<T> y, Rows<T> before, Rows<const T> x, Rows<const T> bias,
                              std::int64_t rows, std::int64_t cols, double parameter) {
   using V = Vec<T>;
   const V a(parameter);
   for_block<T>(rows, cols, [=](std::int64_t i, std::int64_t j, auto n) {
     V z = V::load(x[i] + j, n);
-    if (!plain && bias) z = z + V::load(bias + j, n);
+    if (!plain && bias) z = z + V::load(bias[i] + j, n);
     if (!plain && before) z.store(before[i] + j, n);
     Kind::forward(z, a).store(y[i] + j, n);
   });
 }
 
 template <class T>
-void activation_forward(Rows<T> y, Rows<T> before, Rows<const T> x, const T* bias,
+void activation_forward(Rows<T> y, Rows<T> before, Rows<const T> x, Rows<const T> bias,
                         std::int64_t rows, std::int64_t cols, const Activation& activation) {
   Functions::visit(activation.index, [&](auto kind) {
     if (bias || before)
