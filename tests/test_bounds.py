@@ -46,10 +46,12 @@ def test_products(
 
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize("transpose_b", [False, True])
-def test_products_of_packed_operands(
+def test_products_of_packed_and_turned_operands(
     transpose_a: bool, transpose_b: bool, dtype: str, backend: _core.Backend
 ) -> None:
-    for m, k, n in ((170, 37, 257), (299, 401, 163), (50, 33, 1111)):
+    packed = (170, 37, 257), (299, 401, 163), (50, 33, 1111)
+    turned = (2100, 40, 3), (301, 600, 100), (97, 90, 9)
+    for m, k, n in packed + turned:
         a = normal(dtype, *((k, m) if transpose_a else (m, k)))
         b = normal(dtype, *((n, k) if transpose_b else (k, n)))
         _core.matmul(backend, normal(dtype, m, n), a, b, transpose_a, transpose_b)

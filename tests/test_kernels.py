@@ -539,8 +539,12 @@ def test_several_python_threads_at_once():
 
 
 # In place; packed, with one slab and several, one block of rows and several, more columns than stay
-# packed, narrow last panels; few rows; few products.
-CHAINS = [(33, 70, 65), (120, 33, 1111), (299, 900, 163), (4, 150, 131), (90, 4, 70), (90, 1, 17)]
+# packed, narrow last panels; few rows; few products; where a is transposed, turned round: with few
+# rows, in two blocks; with many; with ends of strips.
+CHAINS = [
+    (33, 70, 65), (120, 33, 1111), (299, 900, 163), (4, 150, 131), (90, 4, 70), (90, 1, 17),
+    (2100, 70, 3), (301, 600, 100), (97, 90, 9),
+]  # fmt: skip
 
 
 @pytest.mark.skipif(fm.show_config()["matmul"] != "native", reason="a BLAS has sums of its own")

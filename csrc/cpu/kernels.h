@@ -69,8 +69,12 @@ constexpr std::int64_t matmul_rows = 1024 / sizeof(T);
 constexpr std::int64_t matmul_depth = 512;
 constexpr std::int64_t matmul_slack = 64;  // that packing may write behind the last element
 template <class T>
-constexpr std::int64_t matmul_scratch =
+constexpr std::int64_t matmul_packed =
     matmul_depth * (matmul_columns<T> + matmul_rows<T>)+matmul_slack;
+// Elements of a transposed c, behind what is packed.
+constexpr std::int64_t matmul_turned = 65536;
+template <class T>
+constexpr std::int64_t matmul_scratch = matmul_packed<T> + matmul_turned;
 
 template <class T>
 struct Kernels {

@@ -31,7 +31,7 @@ constexpr std::int64_t tile_side = 16, tile_words = 256, tile_depth = 32, block_
 // stays in the second-level one.
 constexpr std::int64_t slab_steps = 64, panel_steps = 16, packed_columns = 256;
 constexpr std::int64_t packed_b_words = packed_columns / tile_side * panel_steps * tile_words,
-                       packed_a_words = matmul_scratch<float> - packed_b_words - matmul_slack;
+                       packed_a_words = matmul_packed<float> - packed_b_words - matmul_slack;
 static_assert(packed_a_words >= 512 / tile_side * slab_steps * tile_words);
 
 // The nth tile along rows of a or columns of b, at a step: two lie side by side, as a kernel wants

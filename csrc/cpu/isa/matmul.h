@@ -130,6 +130,8 @@ void in_place_kernel(const Block<T>& block) {
       }
       b += b_stride;
       if constexpr (transposed_a) {
+        // Of many rows, which the processor cannot foresee, for the next groups.
+        __builtin_prefetch(a0 + 64 / sizeof(T));
         a0 += stride;
       } else {
         ++a0;
@@ -212,10 +214,10 @@ FASTMLP_FN void pack_rows(T* packed, std::int64_t width, const T* x, std::int64_
 }
 // packed[i][j] = x[j][i]: a panel of a transposed b, or a group of a. A cache line of some rows at
 // a time, while their next lines are fetched: as many streams as there are rows are too many for
-// the processor to foresee. A strip that n ends in reads its last row again, and writes that behind
-// n: in a panel nothing is there, in a group what the strips that follow write anew, and at the end
-// what `matmul_slack` keeps free.
-template <class T>
+// the processor to foresee. A strip that n ends in reads its last row again and, unless it is to be
+// exact, writes that behind n: in a panel nothing is there, in a group what the strips that follow
+// write anew, and at the end what `matmul_slack` keeps free.
+template <bool exact = false, class T>
 FASTMLP_FN void pack_transposed(T* packed, std::int64_t width, const T* x, std::int64_t stride,
                                 std::int64_t k, std::int64_t n) {
   constexpr std::int64_t line = 64 / sizeof(T);
@@ -229,8 +231,14 @@ FASTMLP_FN void pack_transposed(T* packed, std::int64_t width, const T* x, std::
         rows[r] = x + (j + r < n ? j + r : n - 1) * stride;
         __builtin_prefetch(rows[r] + first + line);
       }
-      for (std::int64_t i = first; i < end; i += deep)
-        transpose_strip(packed + i * width + j, width, rows, i);
+      auto turn = [&](auto columns) __attribute__((always_inline)) {
+        for (std::int64_t i = first; i < end; i += deep)
+          transpose_strip(packed + i * width + j, width, rows, i, columns);
+      };
+      if (exact && n - j < wide)
+        turn(int(n - j));
+      else
+        turn(AllColumns<T>{});
     }
   }
   for (std::int64_t i = whole_k; i < k; ++i)
@@ -476,7 +484,7 @@ FASTMLP_FN void few_rows_of_transposed(const Product<T>& p) {
 }
 
 template <class T>
-void matmul(const Product<T>& p) {
+FASTMLP_FN void multiply(const Product<T>& p) {
   if (worth_packing(p)) return multiply_packed<Whole<T>>(p);
   if (p.m <= few_rows_most)
     p.transpose_b ? few_rows_of_transposed(p) : few_rows(p);
@@ -485,6 +493,48 @@ void matmul(const Product<T>& p) {
   else
     return multiply_in_place(p);
   finish(p, 0, 0, p.m, p.n);
+}
+
+// Whether to make the product of a transposed a by its transpose, c' = b' a, whose vectors are full
+// where c has few columns and many rows. It costs turning c round, as long as some multiply-adds
+// for each element.
+template <class T>
+FASTMLP_FN bool worth_turning(const Product<T>& p) {
+  constexpr std::int64_t lanes = Vec<T>::lanes, turning = 20, widest = 8 * lanes;
+  if (!p.transpose_a || p.transpose_b || p.bias || p.k <= few_rows_most || p.n > widest)
+    return false;
+  auto whole = [](std::int64_t n) { return (n + lanes - 1) / lanes * lanes; };
+  return p.k * p.m * whole(p.n) > p.k * p.n * whole(p.m) + turning * p.m * p.n;
+}
+
+template <class T>
+FASTMLP_FN void multiply_turned(const Product<T>& p) {
+  constexpr std::int64_t line = 64 / sizeof(T), most = 2048;
+  const std::int64_t fitting = matmul_turned / p.n / line * line - line,
+                     width = fitting < most ? fitting : most;
+  static constexpr Activation none{};
+  Product<T> part = p;
+  part.c = p.scratch + matmul_packed<T>;
+  part.a = p.b;
+  part.a_stride = p.b_stride;
+  part.b_stride = p.a_stride;
+  part.m = p.n;
+  part.before = {};
+  part.kept = {};
+  part.activation = &none;
+  for (std::int64_t i = 0; i < p.m; i += width) {
+    part.n = p.m - i < width ? p.m - i : width;
+    part.b = p.a + i;
+    part.c_stride = (part.n / line + 1) * line;
+    multiply(part);
+    pack_transposed<true>(p.c + i * p.c_stride, p.c_stride, part.c, part.c_stride, part.n, p.n);
+  }
+  finish(p, 0, 0, p.m, p.n);
+}
+
+template <class T>
+void matmul(const Product<T>& p) {
+  worth_turning(p) ? multiply_turned(p) : multiply(p);
 }
 
 }  // namespace fastmlp::cpu::FASTMLP_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cpu/isa/vec.h"
 
@@ -12,9 +13,12 @@ template <class T>
 constexpr int strip_depth = 16 / sizeof(T);
 template <class T>
 constexpr int strip_rows = 2 * strip_depth<T>;
+template <class T>
+using AllColumns = std::integral_constant<int, strip_rows<T>>;
 
-// transpose_strip: to[i][j] = rows[j][at + i]. A vector gathers 16 bytes from each of two rows,
-// which costs no shuffles. transpose_back: rows[j][at + i] = from[i][j].
+// transpose_strip: to[i][j] = rows[j][at + i], for j < columns: all, or so many. A vector gathers
+// 16 bytes from each of two rows, which costs no shuffles. transpose_back: rows[j][at + i] =
+// from[i][j].
 #if defined(__AVX2__)
 // Turns both squares round; that is its own inverse.
 FASTMLP_FN void turn_squares(__m256 (&v)[4]) {
@@ -31,8 +35,27 @@ FASTMLP_FN void turn_squares(__m256d (&v)[2]) {
   v[1] = _mm256_unpackhi_pd(first, v[1]);
 }
 
+// The first n lanes, or all of them. In pieces without AVX-512: see Vec::store.
+FASTMLP_FN void store_lanes(float* to, __m256 v, AllColumns<float>) { _mm256_storeu_ps(to, v); }
+FASTMLP_FN void store_lanes(double* to, __m256d v, AllColumns<double>) { _mm256_storeu_pd(to, v); }
+FASTMLP_FN void store_lanes(float* to, __m256 v, int n) {
+#if defined(__AVX512F__)
+  _mm256_mask_storeu_ps(to, __mmask8((1u << n) - 1), v);
+#else
+  Vec<float>(v).store(to, n);
+#endif
+}
+FASTMLP_FN void store_lanes(double* to, __m256d v, int n) {
+#if defined(__AVX512F__)
+  _mm256_mask_storeu_pd(to, __mmask8((1u << n) - 1), v);
+#else
+  Vec<double>(v).store(to, n);
+#endif
+}
+
+template <class Columns = AllColumns<float>>
 FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* const* rows,
-                                std::int64_t at) {
+                                std::int64_t at, Columns columns = {}) {
   __m256 v[4];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i)
@@ -40,10 +63,11 @@ FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* 
                                 _mm_loadu_ps(rows[i + 4] + at), 1);
   turn_squares(v);
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) _mm256_storeu_ps(to + i * to_stride, v[i]);
+  for (int i = 0; i < 4; ++i) store_lanes(to + i * to_stride, v[i], columns);
 }
+template <class Columns = AllColumns<double>>
 FASTMLP_FN void transpose_strip(double* to, std::int64_t to_stride, const double* const* rows,
-                                std::int64_t at) {
+                                std::int64_t at, Columns columns = {}) {
   __m256d v[2];
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i)
@@ -51,7 +75,7 @@ FASTMLP_FN void transpose_strip(double* to, std::int64_t to_stride, const double
                                 _mm_loadu_pd(rows[i + 2] + at), 1);
   turn_squares(v);
 #pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) _mm256_storeu_pd(to + i * to_stride, v[i]);
+  for (int i = 0; i < 2; ++i) store_lanes(to + i * to_stride, v[i], columns);
 }
 FASTMLP_FN void transpose_back(const float* from, std::int64_t from_stride, float* const* rows,
                                std::int64_t at) {
@@ -78,11 +102,11 @@ FASTMLP_FN void transpose_back(const double* from, std::int64_t from_stride, dou
   }
 }
 #else
-template <class T>
+template <class T, class Columns = AllColumns<T>>
 FASTMLP_FN void transpose_strip(T* to, std::int64_t to_stride, const T* const* rows,
-                                std::int64_t at) {
+                                std::int64_t at, Columns columns = {}) {
   for (int i = 0; i < strip_depth<T>; ++i)
-    for (int j = 0; j < strip_rows<T>; ++j) to[i * to_stride + j] = rows[j][at + i];
+    for (int j = 0; j < columns; ++j) to[i * to_stride + j] = rows[j][at + i];
 }
 template <class T>
 FASTMLP_FN void transpose_back(const T* from, std::int64_t from_stride, T* const* rows,
