@@ -120,7 +120,7 @@ void execute(const Copy& record, const Run& run) {
 // Calls f(replica, first, count) for this member's blocks of columns.
 template <class F>
 void each_columns(const Run& run, std::int64_t cols, F&& f) {
-  constexpr std::int64_t block = 256;
+  constexpr std::int64_t block = 64;
   run.each_task((cols + block - 1) / block, [&](std::int64_t r, std::int64_t task) {
     f(r, task * block, std::min(block, cols - task * block));
   });
