@@ -61,6 +61,9 @@ struct Block {
   bool accumulate;  // start from what c holds
   int vectors;      // of c's columns
   int last_lanes;   // of the last one
+  bool relu;        // of the sums, as they are stored
+  const T* kept;    // sums times relu'(kept) are stored; null: plain sums
+  std::int64_t kept_stride;
   // The rows of b that are needed after these, as wide, to be fetched meanwhile; null: none.
   const T* next;
   std::int64_t next_stride;
@@ -83,10 +86,33 @@ FASTMLP_FN void start_sums(Vec<T> (&sum)[rows][vectors], const Block<T>& block) 
   }
 }
 
-// As they end.
+// As they end. ReLU and its derivative cost next to nothing here, where sums are in registers.
 template <class T, int rows, int vectors>
-FASTMLP_FN void store_sums(const Vec<T> (&sum)[rows][vectors], const Block<T>& block) {
+FASTMLP_FN void store_sums(Vec<T> (&sum)[rows][vectors], const Block<T>& block) {
   using V = Vec<T>;
+  if (block.relu) {
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; ++j) sum[i][j] = Relu::forward(sum[i][j], V(0));
+  } else if (block.kept) {
+    const T* kept = block.kept;
+    auto times_slope = [&](auto last) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+      for (int i = 0; i < rows; ++i, kept += block.kept_stride) {
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; ++j) {
+          const T* const at = kept + j * V::lanes;
+          const V x = j == vectors - 1 ? V::load(at, last) : V::load(at);
+          sum[i][j] = sum[i][j] * Relu::derivative(x, V(0));
+        }
+      }
+    };
+    if (block.last_lanes == V::lanes)
+      times_slope(std::integral_constant<int, V::lanes>{});
+    else
+      times_slope(V::before(block.last_lanes));
+  }
   T* c = block.c;
   const std::int64_t c_stride = block.c_stride;  // a copy, which the stores cannot change
   auto store = [&](auto last) {
@@ -314,6 +340,12 @@ FASTMLP_FN void with_vectors(std::int64_t vectors, F&& f) {
   }
 }
 
+// Whether micro-kernels have the epilogue.
+template <class T>
+FASTMLP_FN bool rectifies(const Product<T>& p) {
+  return !p.before && p.activation->index == Activations::index_of<Relu>();
+}
+
 // The epilogue, on columns of c that are complete and still in the first-level cache.
 template <class T>
 FASTMLP_FN void finish(const Product<T>& p, std::int64_t i, std::int64_t j, std::int64_t rows,
@@ -343,6 +375,11 @@ FASTMLP_FN Block<T> block_of(const Product<T>& p, std::int64_t i, std::int64_t j
   block.accumulate = k > 0;
   block.vectors = n <= lanes ? 1 : int((n + lanes - 1) / lanes);
   block.last_lanes = int(n - (block.vectors - 1) * lanes);
+  if (k + length == p.k && rectifies(p)) {
+    block.relu = !p.kept;
+    block.kept = p.kept ? p.kept[i] + j : nullptr;
+    block.kept_stride = p.kept.stride;
+  }
   return block;
 }
 
@@ -361,6 +398,7 @@ FASTMLP_FN void all_groups(const std::array<MicroKernel<T>, count>& kernels, Blo
     kernels[std::size_t(rows)](block);
     block.a += rows * a_step;
     block.c += rows * block.c_stride;
+    if (block.kept) block.kept += rows * block.kept_stride;
   }
 }
 
@@ -391,7 +429,8 @@ FASTMLP_FN void multiply_in_place(const Product<T>& p) {
                                               : in_place_kernels<T, vectors, false>;
           all_groups(kernels, block, Parts(m, most_rows[vectors]), a_step);
         });
-        if (k + length == p.k) finish(p, i, j, m, p.n - j < columns ? p.n - j : columns);
+        if (k + length == p.k && !rectifies(p))
+          finish(p, i, j, m, p.n - j < columns ? p.n - j : columns);
       }
     });
   });
@@ -437,7 +476,8 @@ FASTMLP_FN void multiply_packed(const Product<T>& p) {
           with_vectors(block.vectors, [&](auto vectors) {
             all_groups(Format::template kernels<vectors>(), block, groups, packed_rows);
           });
-          if (k + length == p.k) finish(p, i, j, m, p.n - j < columns ? p.n - j : columns);
+          if (k + length == p.k && !rectifies(p))
+            finish(p, i, j, m, p.n - j < columns ? p.n - j : columns);
         }
       });
     });
