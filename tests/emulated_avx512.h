@@ -210,6 +210,8 @@ EMULATED_CALL void multiply_tiles(int c, int a, int b) {
 #define _mm512_maskz_loadu_pd(k, p) emulated::load<__m512d>(k, p)
 #define _mm512_mask_storeu_ps(p, k, x) emulated::store<__m512>(p, k, x)
 #define _mm512_mask_storeu_pd(p, k, x) emulated::store<__m512d>(p, k, x)
+#define _mm256_mask_storeu_ps(p, k, x) emulated::store<__m256>(p, k, x)
+#define _mm256_mask_storeu_pd(p, k, x) emulated::store<__m256d>(p, k, x)
 #define __m512bh __m512i
 #define _mm512_dpbf16_ps(sum, a, b) emulated::dpbf16(sum, a, b)
 #define _mm512_cvtne2ps_pbh(high, low) emulated::cvtne2ps(high, low)
