@@ -91,6 +91,11 @@ FASTMLP_FN void turn_tile(Words (&row)[tile_side]) {
 FASTMLP_FN void store_row(float* tile, std::int64_t row, Words pairs) {
   Vec<float>(Vec<float>::Native(pairs)).store(tile + row * tile_side);
 }
+FASTMLP_FN void store_turned(float* tile, Words (&row)[tile_side]) {
+  turn_tile(row);
+#pragma GCC unroll 16
+  for (int i = 0; i < tile_side; ++i) store_row(tile, i, row[i]);
+}
 
 // Part of an operand: n rows of a, or columns of b, and k of each. Where `along`, numbers along k
 // are neighbours in memory.
@@ -127,10 +132,7 @@ FASTMLP_BFLOAT16 inline void pack_along_turned(float* packed, std::int64_t steps
 #pragma GCC unroll 16
       for (int i = 0; i < tile_side; ++i)
         row[i] = j + i < part.n ? pairs_along(x + i * part.stride, k) : Words{};
-      turn_tile(row);
-      float* const tile = tile_at(packed, steps, j / tile_side, s);
-#pragma GCC unroll 16
-      for (int i = 0; i < tile_side; ++i) store_row(tile, i, row[i]);
+      store_turned(tile_at(packed, steps, j / tile_side, s), row);
     }
 }
 FASTMLP_BFLOAT16 inline void pack_across_turned(float* packed, std::int64_t steps,
@@ -145,10 +147,7 @@ FASTMLP_BFLOAT16 inline void pack_across_turned(float* packed, std::int64_t step
         row[i] = 2 * i < k
                      ? pairs_across(x + 2 * i * part.stride, part.stride, 2 * i + 1 < k, part.n - j)
                      : Words{};
-      turn_tile(row);
-      float* const tile = tile_at(packed, steps, j / tile_side, s);
-#pragma GCC unroll 16
-      for (int i = 0; i < tile_side; ++i) store_row(tile, i, row[i]);
+      store_turned(tile_at(packed, steps, j / tile_side, s), row);
     }
 }
 
