@@ -6,8 +6,9 @@
 // A micro-kernel holds `rows` x `vectors` of c in registers. It reads b by whole vectors and
 // broadcasts single elements of a. Where enough is made of them both operands are packed first, as
 // the micro-kernels read them: b in panels of columns, a in groups of rows. Small products are read
-// in place, where a may be transposed at no cost and only a transposed b is packed. The last vector
-// of a row may be partial: what lies behind it is never touched.
+// in place, where a may be transposed at no cost and only a transposed b is packed. Where c has few
+// columns and a is transposed, c is made as its transpose. The last vector of a row may be partial:
+// what lies behind it is never touched.
 #pragma once
 
 #include <array>
