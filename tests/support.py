@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 import fake_cupy
 import numpy as np
+import pytest
 
 import fastmlp as fm
 from fastmlp import _core
@@ -116,6 +117,34 @@ def assert_padding_is_zero(model: fm.Sequential) -> None:
     for views in engine.views(engine.parameters).values():
         views[...] = 0
     assert not to_host(engine.parameters).any()
+
+
+def assert_side_by_side_as_alone(
+    network: Callable[[], fm.Sequential], x: np.ndarray, y: np.ndarray, batch_size: int
+) -> None:
+    """Three networks trained together have the bits of each trained alone."""
+    together = fm.Ensemble(network(), 3)
+    alone = list(together)
+    together.fit(x, y, batch_size=batch_size, verbose=0)
+    for i, model in enumerate(alone):
+        model.fit(x, y, batch_size=batch_size, verbose=0)
+        assert_same_bits(together[i].get_weights(), model.get_weights())
+
+
+def assert_poison_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch,
+    network: Callable[[], fm.Sequential],
+    x: np.ndarray,
+    y: np.ndarray,
+    batch_size: int,
+) -> None:
+    """Training has the same bits in memory full of NaN, and leaves padding zero."""
+    plain, other = network(), network()
+    plain.fit(x, y, batch_size=batch_size, verbose=0)
+    monkeypatch.setattr(fm.device.get("cpu"), "xp", PoisonedNumPy())
+    other.fit(x, y, batch_size=batch_size, verbose=0)
+    assert_same_bits(other.get_weights(), plain.get_weights())
+    assert_padding_is_zero(other)
 
 
 def guarded(array: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support import (
-    PoisonedNumPy,
-    assert_padding_is_zero,
+    assert_poison_does_not_matter,
     assert_same_bits,
+    assert_side_by_side_as_alone,
     relative_distance,
     train_by_hand,
 )
@@ -118,18 +118,8 @@ def test_rows_in_their_order_and_weighted(threads):
 def test_networks_side_by_side_have_the_bits_of_each_alone(threads):
     for count in (1, 2, 3, 4):
         fm.set_num_threads(count)
-        together = fm.Ensemble(network(), 3)
-        alone = list(together)
-        together.fit(X, LABELS, batch_size=60, verbose=0)
-        for i, model in enumerate(alone):
-            model.fit(X, LABELS, batch_size=60, verbose=0)
-            assert_same_bits(together[i].get_weights(), model.get_weights())
+        assert_side_by_side_as_alone(network, X, LABELS, 60)
 
 
 def test_what_lay_in_memory_before_does_not_matter(monkeypatch, dtype, threads):
-    plain, other = network(dtype), network(dtype)
-    plain.fit(X, LABELS, batch_size=60, verbose=0)
-    monkeypatch.setattr(fm.device.get("cpu"), "xp", PoisonedNumPy())
-    other.fit(X, LABELS, batch_size=60, verbose=0)
-    assert_same_bits(other.get_weights(), plain.get_weights())
-    assert_padding_is_zero(other)
+    assert_poison_does_not_matter(monkeypatch, lambda: network(dtype), X, LABELS, 60)
