@@ -74,13 +74,13 @@ bool multiplies_bfloat16() {
 }
 
 bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replicas, int members) {
+  if (record.parts) return follow_rows(record.parts, rows, replicas, members);
+  if (record.in_halves(rows)) return true;
   // The BLAS's sums depend on the tile, so its tiles must not depend on the team. And every member
-  // reads all of b, which has to be worth it.
+  // reads all of b, which has to be worth it: for a small one a few rows are enough.
   constexpr std::int64_t few = 4, many = 32, little = 16 << 10;
   const std::int64_t bytes = record.b.rows * record.b.row_stride * size_of(record.b.dtype),
                      fewest = bytes <= little ? few : many;
-  if (record.parts) return follow_rows(record.parts, rows, replicas, members);
-  if (record.in_halves(rows)) return true;
   return record.out.rows == Operand::batch && !record.transpose_a && !uses_blas() &&
          rows * replicas >= fewest * members;
 }

@@ -202,13 +202,11 @@ void sum_in_parts(const ColumnSum& record, const Run& run) {
   });
 }
 
-// What they add up to: a flat array, which is shared out by cache lines.
+// What they add up to: a flat array.
 template <class T>
 void add_parts(const ColumnSum& record, const Updates& updates, const Run& run) {
-  constexpr std::int64_t line = 64 / sizeof(T);
-  const std::int64_t cols = record.in.cols, parts = record.parts.count(run.launch.rows);
-  run.each_rows((cols + line - 1) / line, [&](std::int64_t r, std::int64_t i, std::int64_t lines) {
-    const std::int64_t first = i * line, n = std::min(lines * line, cols - first);
+  const std::int64_t parts = record.parts.count(run.launch.rows);
+  run.each_lines(record.in.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
     T* const sums = run.data<T>(record.out, r) + first;
     const Rows<const T> in = run.matrix<const T>(from_column(record.in, first), r);
     if (parts == 1)  // not 0 + x, which is another zero where x is -0
@@ -546,7 +544,6 @@ void execute(const ClipNorm& record, const Run& run) {
 template <class T>
 void execute(const ApplyUpdate&, const Updates& updates, const Run& run) {
   // A flat array is shared out by cache lines; a matrix of a user's own goes row by row.
-  constexpr std::int64_t line = 64 / sizeof(T);
   for (const ApplyUpdate& update : updates) {
     const Operand& all = update.parameter;
     auto apply_to = [&](std::int64_t r, std::int64_t row, std::int64_t first, std::int64_t n) {
@@ -557,10 +554,9 @@ void execute(const ApplyUpdate&, const Updates& updates, const Run& run) {
       run.each_task(all.rows,
                     [&](std::int64_t r, std::int64_t row) { apply_to(r, row, 0, all.cols); });
     else
-      run.each_rows((all.cols + line - 1) / line,
-                    [&](std::int64_t r, std::int64_t i, std::int64_t n) {
-                      apply_to(r, 0, i * line, std::min(n * line, all.cols - i * line));
-                    });
+      run.each_lines(all.cols, [&](std::int64_t r, std::int64_t first, std::int64_t n) {
+        apply_to(r, 0, first, n);
+      });
   }
 }
 

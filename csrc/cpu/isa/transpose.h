@@ -53,29 +53,24 @@ FASTMLP_FN void store_lanes(double* to, __m256d v, int n) {
 #endif
 }
 
-template <class Columns = AllColumns<float>>
-FASTMLP_FN void transpose_strip(float* to, std::int64_t to_stride, const float* const* rows,
-                                std::int64_t at, Columns columns = {}) {
-  __m256 v[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i)
-    v[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[i] + at)),
-                                _mm_loadu_ps(rows[i + 4] + at), 1);
-  turn_squares(v);
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) store_lanes(to + i * to_stride, v[i], columns);
+// 16 bytes of each of two rows.
+FASTMLP_FN __m256 load_two(const float* low, const float* high) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
 }
-template <class Columns = AllColumns<double>>
-FASTMLP_FN void transpose_strip(double* to, std::int64_t to_stride, const double* const* rows,
+FASTMLP_FN __m256d load_two(const double* low, const double* high) {
+  return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(low)), _mm_loadu_pd(high), 1);
+}
+
+template <class T, class Columns = AllColumns<T>>
+FASTMLP_FN void transpose_strip(T* to, std::int64_t to_stride, const T* const* rows,
                                 std::int64_t at, Columns columns = {}) {
-  __m256d v[2];
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i)
-    v[i] = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(rows[i] + at)),
-                                _mm_loadu_pd(rows[i + 2] + at), 1);
+  constexpr int deep = strip_depth<T>;
+  decltype(load_two(*rows, *rows)) v[deep];
+#pragma GCC unroll 4
+  for (int i = 0; i < deep; ++i) v[i] = load_two(rows[i] + at, rows[i + deep] + at);
   turn_squares(v);
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) store_lanes(to + i * to_stride, v[i], columns);
+#pragma GCC unroll 4
+  for (int i = 0; i < deep; ++i) store_lanes(to + i * to_stride, v[i], columns);
 }
 FASTMLP_FN void transpose_back(const float* from, std::int64_t from_stride, float* const* rows,
                                std::int64_t at) {
