@@ -42,6 +42,14 @@ constexpr int most_rows[panel_vectors + 1] = {0, 12, 6};
 #endif
 static_assert(depth <= matmul_depth);
 
+// How many rows of a panel of b ahead a micro-kernel fetches, where the first-level cache does not
+// hold it: each group of rows of c then reads it anew from the second-level one.
+#if defined(__AVX512F__)
+constexpr int fetch_ahead = 16;
+#else
+constexpr int fetch_ahead = 0;
+#endif
+
 // Rows of c that are enough to fetch parts of b meanwhile.
 constexpr std::int64_t fewest_to_fetch_for = 24;
 
@@ -65,10 +73,20 @@ struct Block {
   bool relu;        // of the sums, as they are stored
   const T* kept;    // sums times relu'(kept) are stored; null: plain sums
   std::int64_t kept_stride;
-  // The rows of b that are needed after these, as wide, to be fetched meanwhile; null: none.
+  // The rows of b that are needed after these, as wide, of which so many are fetched meanwhile, and
+  // c's columns behind these ones; null: none.
   const T* next;
-  std::int64_t next_stride;
+  std::int64_t next_stride, next_rows;
+  const T* next_c;
 };
+
+// So many vectors of a row, into the second-level cache or, if they are needed at once, the first.
+template <int vectors, bool at_once, class T>
+FASTMLP_FN void fetch(const T* row) {
+#pragma GCC unroll 4
+  for (int byte = 0; byte < vectors * vector_bytes; byte += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(row) + byte, 0, at_once ? 3 : 2);
+}
 
 // A block's sums as they start: from the bias, what c holds, or zero.
 template <class T, int rows, int vectors>
@@ -134,6 +152,9 @@ FASTMLP_FN void store_sums(Vec<T> (&sum)[rows][vectors], const Block<T>& block) 
 template <class T, int rows, int vectors, bool transposed_a>
 void in_place_kernel(const Block<T>& block) {
   using V = Vec<T>;
+  const T* next = block.next;
+  for (std::int64_t i = 0; i < block.next_rows; ++i, next += block.next_stride)
+    fetch<vectors, true>(next);
   V sum[rows][vectors];
   start_sums(sum, block);
   // Pointers to every fourth row: the others are small multiples of the stride away, which an
@@ -148,6 +169,7 @@ void in_place_kernel(const Block<T>& block) {
 #pragma GCC unroll 4
       for (int j = 0; j < vectors - 1; ++j) right[j] = V::load(b + j * V::lanes);
       right[vectors - 1] = V::load(b + (vectors - 1) * V::lanes, last);
+      if constexpr (fetch_ahead > 0) fetch<vectors, true>(b + fetch_ahead * b_stride);
 #pragma GCC unroll 16
       for (int i = 0; i < rows; ++i) {
         const T* row = i < 4 ? a0 : i < 8 ? a1 : i < 12 ? a2 : a3;
@@ -176,22 +198,63 @@ void in_place_kernel(const Block<T>& block) {
   store_sums(sum, block);
 }
 
+// What is needed after a block, fetched a row at a time while its sums are made: what these read
+// comes through the same buffers.
+template <class T, int vectors>
+class Ahead {
+ public:
+  FASTMLP_FN Ahead(const Block<T>& block, int rows)
+      : b_(block.next),
+        b_stride_(block.next_stride),
+        b_rows_(block.next_rows),
+        c_(block.next_c),
+        c_stride_(block.c_stride),
+        c_rows_(c_ ? rows : 0) {}
+  FASTMLP_FN void fetch_some() {
+    if (b_rows_-- > 0) {
+      fetch<vectors, false>(b_);
+      b_ += b_stride_;
+    }
+    if (c_rows_-- > 0) {
+      fetch<vectors, false>(c_);
+      c_ += c_stride_;
+    }
+  }
+
+ private:
+  const T* b_;
+  std::int64_t b_stride_, b_rows_;
+  const T* c_;
+  std::int64_t c_stride_, c_rows_;
+};
+
 // Reads a group of a and a panel of b, packed: addresses are constants but for two pointers.
 template <class T, int rows, int vectors>
 void packed_kernel(const Block<T>& block) {
   using V = Vec<T>;
   V sum[rows][vectors];
   start_sums(sum, block);
+  constexpr std::int64_t at_a_time = 8;
+  Ahead<T, vectors> ahead(block, rows);
   const T *a = block.a, *b = block.b;
-  for (std::int64_t k = block.k; k > 0; --k, a += rows, b += panel_columns<T>) {
-    V right[vectors];
+  for (std::int64_t left = block.k; left > 0; left -= at_a_time) {
+    ahead.fetch_some();
+    for (std::int64_t k = left < at_a_time ? left : at_a_time; k > 0; --k) {
+      V right[vectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) right[j] = V::load(b + j * V::lanes);
+      for (int j = 0; j < vectors; ++j) right[j] = V::load(b + j * V::lanes);
+      if constexpr (fetch_ahead > 0) {
+        fetch<vectors, true>(b + fetch_ahead * panel_columns<T>);
+        __builtin_prefetch(a + 4 * fetch_ahead * rows);
+      }
 #pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-      const V left = V::broadcast(a[i]);
+      for (int i = 0; i < rows; ++i) {
+        const V factor = V::broadcast(a[i]);
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+        for (int j = 0; j < vectors; ++j) sum[i][j] = fma(factor, right[j], sum[i][j]);
+      }
+      a += rows;
+      b += panel_columns<T>;
     }
   }
   store_sums(sum, block);
@@ -384,22 +447,20 @@ FASTMLP_FN Block<T> block_of(const Product<T>& p, std::int64_t i, std::int64_t j
   return block;
 }
 
-// c's columns of one panel, for all groups of rows; a row of a is `a_step` elements. Meanwhile rows
-// of b are fetched.
+// c's columns of one panel, for all groups of rows; a row of a is `a_step` elements. Each fetches
+// its share of the rows of b that are needed next.
 template <class T, std::size_t count>
 FASTMLP_FN void all_groups(const std::array<MicroKernel<T>, count>& kernels, Block<T> block,
                            const Parts& groups, std::int64_t a_step) {
-  const T* next = block.next;
-  const std::int64_t at_a_time = next ? block.k / groups.count + 1 : 0;
+  block.next_rows = block.next ? block.k / groups.count + 1 : 0;
   for (std::int64_t group = 0; group < groups.count; ++group) {
     const std::int64_t rows = groups.length(group);
-    for (std::int64_t i = 0; i < at_a_time; ++i, next += block.next_stride)
-      for (int byte = 0; byte < block.vectors * vector_bytes; byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(next) + byte);
     kernels[std::size_t(rows)](block);
     block.a += rows * a_step;
     block.c += rows * block.c_stride;
     if (block.kept) block.kept += rows * block.kept_stride;
+    if (block.next) block.next += block.next_rows * block.next_stride;
+    if (block.next_c) block.next_c += rows * block.c_stride;
   }
 }
 
@@ -472,6 +533,7 @@ FASTMLP_FN void multiply_packed(const Product<T>& p) {
           if (i == 0 && m >= fewest_to_fetch_for && !p.transpose_b && j + chunk < end)
             block.next = p.b + k * p.b_stride + j + chunk;
           block.next_stride = p.b_stride;
+          if (j + columns < end) block.next_c = block.c + columns;
           block.a = packed_a;
           block.b = packed_b + place * depth;
           with_vectors(block.vectors, [&](auto vectors) {
@@ -496,6 +558,7 @@ FASTMLP_FN bool worth_packing(const Product<T>& p) {
   bool far_apart = bytes % 512 == 0;
 #if defined(__AVX512F__)
   const bool large = p.transpose_a ? p.m * p.n * p.k >= 30'000'000 : p.m * p.n >= 1 << 20;
+  far_apart = far_apart || bytes > 3072;
 #else
   const bool large = p.m * p.n >= (p.transpose_a ? 100 : 160) * (p.m + p.n);
   far_apart = far_apart || bytes > 2048;
