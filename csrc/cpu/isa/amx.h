@@ -175,11 +175,6 @@ constexpr std::int64_t fetched = 128;
 // The compiler does not know that the intrinsics of tiles read and write memory.
 FASTMLP_FN void memory_is_used() { __asm__ volatile("" ::: "memory"); }
 
-// Behind each other in the second-level cache.
-FASTMLP_FN void fetch_row(const float* next) {
-#pragma GCC unroll 8
-  for (std::int64_t i = 0; i < fetched; i += tile_side) __builtin_prefetch(next + i, 0, 2);
-}
 // Two of 32 rows of the block of c that follows: its first touch would wait for them.
 FASTMLP_FN void fetch_sums(const float*& c, std::int64_t stride) {
 #pragma GCC unroll 2
@@ -205,7 +200,7 @@ FASTMLP_AMX void tile_kernel(const TileBlock& block) {
   const float* sums = block.c + block_side * block.c_stride;
   for (std::int64_t s = block.steps; s > 0; --s, a += 2 * tile_words, b += 2 * tile_words) {
     fetch_sums(sums, block.c_stride);
-    if (next) fetch_row(next);
+    if (next) fetch<fetched / Vec<float>::lanes, false>(next);
     next += next ? block.next_stride : 0;
     _tile_loadd(6, b, row);
     _tile_stream_loadd(4, a, row);

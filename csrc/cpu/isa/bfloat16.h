@@ -64,7 +64,7 @@ FASTMLP_BFLOAT16 void pair_kernel(const Block<float>& block) {
   Ahead<float, vectors> ahead(block, rows);
   const float *a = block.a, *b = block.b;
   for (std::int64_t k = block.k; k > 0; k -= 2, a += rows, b += panel_columns<float>) {
-    if (k % 16 <= 1) ahead.fetch_some();
+    if (k / 2 % ahead.every == 0) ahead.fetch_some();
     V right[vectors];
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; ++j) right[j] = V::load(b + j * V::lanes);

@@ -83,7 +83,7 @@ struct Block {
 // So many vectors of a row, into the second-level cache or, if they are needed at once, the first.
 template <int vectors, bool at_once, class T>
 FASTMLP_FN void fetch(const T* row) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int byte = 0; byte < vectors * vector_bytes; byte += 64)
     __builtin_prefetch(reinterpret_cast<const char*>(row) + byte, 0, at_once ? 3 : 2);
 }
@@ -203,6 +203,8 @@ void in_place_kernel(const Block<T>& block) {
 template <class T, int vectors>
 class Ahead {
  public:
+  static constexpr std::int64_t every = 8;  // packed rows
+
   FASTMLP_FN Ahead(const Block<T>& block, int rows)
       : b_(block.next),
         b_stride_(block.next_stride),
@@ -234,12 +236,11 @@ void packed_kernel(const Block<T>& block) {
   using V = Vec<T>;
   V sum[rows][vectors];
   start_sums(sum, block);
-  constexpr std::int64_t at_a_time = 8;
   Ahead<T, vectors> ahead(block, rows);
   const T *a = block.a, *b = block.b;
-  for (std::int64_t left = block.k; left > 0; left -= at_a_time) {
+  for (std::int64_t rest = block.k; rest > 0; rest -= ahead.every) {
     ahead.fetch_some();
-    for (std::int64_t k = left < at_a_time ? left : at_a_time; k > 0; --k) {
+    for (std::int64_t k = rest < ahead.every ? rest : ahead.every; k > 0; --k) {
       V right[vectors];
 #pragma GCC unroll 4
       for (int j = 0; j < vectors; ++j) right[j] = V::load(b + j * V::lanes);
@@ -249,9 +250,9 @@ void packed_kernel(const Block<T>& block) {
       }
 #pragma GCC unroll 16
       for (int i = 0; i < rows; ++i) {
-        const V factor = V::broadcast(a[i]);
+        const V left = V::broadcast(a[i]);
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) sum[i][j] = fma(factor, right[j], sum[i][j]);
+        for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
       }
       a += rows;
       b += panel_columns<T>;
