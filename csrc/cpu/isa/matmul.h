@@ -26,17 +26,18 @@ namespace fastmlp::cpu::FASTMLP_ISA {
 // The most columns of c that a micro-kernel holds, in vectors, and the most rows for each number of
 // vectors: accumulators, one row of b and one broadcast fill the registers, of which AVX-512 and
 // NEON have 32, AVX2 has 16. At most `depth` rows of b at a time: a panel then takes most of the
-// first-level cache (with AVX-512 an eighth of the second-level one), and a block of the matrix a
-// takes most of the second-level cache.
+// first-level cache (with AVX-512 more, but little of the second-level one), and a block of the
+// matrix a takes most of the second-level cache.
 #if defined(__AVX512F__)
 constexpr std::int64_t depth = 512;
-#else
+constexpr int panel_vectors = 2;
+constexpr int most_rows[panel_vectors + 1] = {0, 16, 14};
+#elif defined(__aarch64__)
 constexpr std::int64_t depth = 400;
-#endif
-#if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int panel_vectors = 4;
 constexpr int most_rows[panel_vectors + 1] = {0, 16, 12, 8, 6};
 #else
+constexpr std::int64_t depth = 400;
 constexpr int panel_vectors = 2;
 constexpr int most_rows[panel_vectors + 1] = {0, 12, 6};
 #endif
@@ -148,6 +149,20 @@ FASTMLP_FN void store_sums(Vec<T> (&sum)[rows][vectors], const Block<T>& block) 
     store(block.last_lanes);
 }
 
+// Adds *a times a row of b to sums. Either the multiply-adds broadcast *a, which with two vectors
+// is one operation less and one load more, or it is broadcast before them.
+template <bool by_itself, class T, int vectors>
+FASTMLP_FN void add_products(Vec<T> (&sum)[vectors], const T* a, const Vec<T> (&right)[vectors]) {
+  if constexpr (by_itself) {
+    const Vec<T> left = Vec<T>::broadcast(*a);
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; ++j) sum[j] = fma(left, right[j], sum[j]);
+  } else {
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; ++j) sum[j] = fma_broadcast(a, right[j], sum[j]);
+  }
+}
+
 // Reads both operands in place.
 template <class T, int rows, int vectors, bool transposed_a>
 void in_place_kernel(const Block<T>& block) {
@@ -173,9 +188,10 @@ void in_place_kernel(const Block<T>& block) {
 #pragma GCC unroll 16
       for (int i = 0; i < rows; ++i) {
         const T* row = i < 4 ? a0 : i < 8 ? a1 : i < 12 ? a2 : a3;
-        const V left = V::broadcast(transposed_a ? a0[i] : row[(i & 3) * stride]);
-#pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+        if (transposed_a || i % 2 == 0)
+          add_products<true>(sum[i], transposed_a ? a0 + i : row + (i & 3) * stride, right);
+        else
+          add_products<false>(sum[i], row + (i & 3) * stride, right);
       }
       b += b_stride;
       if constexpr (transposed_a) {
@@ -250,9 +266,11 @@ void packed_kernel(const Block<T>& block) {
       }
 #pragma GCC unroll 16
       for (int i = 0; i < rows; ++i) {
-        const V left = V::broadcast(a[i]);
-#pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+        // By turns: then loads and operations are in balance.
+        if (i % 2 == 0)
+          add_products<true>(sum[i], a + i, right);
+        else
+          add_products<false>(sum[i], a + i, right);
       }
       a += rows;
       b += panel_columns<T>;
@@ -551,14 +569,14 @@ FASTMLP_FN void multiply_packed(const Product<T>& p) {
 // Whether packing both operands pays. It costs as much as they have rows and columns and saves as
 // much as c has elements; more where rows of b lie on many pages or fight for the same few sets of
 // a cache, and where a group of a is spread over as many rows as there are products. With AVX-512 a
-// micro-kernel reads so many columns of a row of b, for so many rows of c, that it pays late.
+// micro-kernel uses a cache line of b whole, and for so many rows of c, that it pays late.
 template <class T>
 FASTMLP_FN bool worth_packing(const Product<T>& p) {
   if (!p.packing || p.k < 32 || p.m < 48) return false;
   const std::int64_t bytes = p.b_stride * std::int64_t(sizeof(T));
   bool far_apart = bytes % 512 == 0;
 #if defined(__AVX512F__)
-  const bool large = p.transpose_a ? p.m * p.n * p.k >= 30'000'000 : p.m * p.n >= 1 << 20;
+  const bool large = p.transpose_a ? p.m * p.n * p.k >= 20'000'000 : p.m * p.n >= 1 << 20;
   far_apart = far_apart || bytes > 3072;
 #else
   const bool large = p.m * p.n >= (p.transpose_a ? 100 : 160) * (p.m + p.n);

@@ -230,6 +230,20 @@ struct Vec {
 #endif
   }
 
+  // The same of one number for all lanes, which AVX-512 can broadcast as it multiplies. A compiler
+  // would rather broadcast it once for all that it is multiplied by.
+  friend FASTMLP_FN Vec fma_broadcast(const S* a, Vec b, Vec c) {
+#if defined(__AVX512F__) && !defined(FASTMLP_EMULATE_AVX512)
+    if constexpr (sizeof(S) == 4)
+      asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c.v) : "v"(b.v), "m"(*a));
+    else
+      asm("vfmadd231pd %2%{1to8%}, %1, %0" : "+v"(c.v) : "v"(b.v), "m"(*a));
+    return c;
+#else
+    return fma(broadcast(*a), b, c);
+#endif
+  }
+
   friend FASTMLP_FN Vec sqrt(Vec a) {
 #if defined(__AVX512F__)  // masked by all ones: the plain form makes GCC 12 warn of its own header
     if constexpr (sizeof(S) == 4)
