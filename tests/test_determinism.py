@@ -24,6 +24,7 @@ NETWORKS = {
     "33-257-65": (33, [257, 65], 10, 100),
     "512-2": (512, [512], 2, 64),
     "3-999": (3, [999], 3, 333),
+    "700-900-900": (700, [900, 900], 3, 64),  # shared out by columns
 }
 
 
@@ -55,7 +56,11 @@ def test_one_thread_and_several_give_the_same_bits(network, dtype, threads):
         assert_same_bits(train(count, *network, dtype), one)
 
 
-@pytest.mark.parametrize("shape", [(512, 512, 512), (33, 1025, 257), (2048, 64, 1)], ids=str)
+# The last is shared out by columns.
+SHAPES = [(512, 512, 512), (33, 1025, 257), (2048, 64, 1), (65, 1025, 700)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_kernels_give_the_same_bits_on_one_thread_and_two(shape, dtype, threads):
     m, k, n = shape
     a = rng.standard_normal((m, k)).astype(dtype)

@@ -26,15 +26,23 @@ Tiling blas_tiling(const ProductShape& s) {
   return {std::min(s.m, rows), (s.n / across + 63) / 64 * 64};
 }
 
+// Whether members should take columns, each its own part of b: by rows every one of them reads, and
+// may pack, all of it, which a few rows feel where no second-level cache holds it.
+bool better_by_columns(const ProductShape& s, std::int64_t element_size) {
+  constexpr std::int64_t cached = 2 << 20, few = 8;
+  return s.n >= few * s.m && s.k * s.n * element_size > cached;
+}
+
 // Our own kernels give the same sums in any tile, so tiles may suit the team: equally many for each
-// member, of whole rows unless those are few.
+// member, of whole rows unless those are few or b is large.
 template <class T>
 Tiling native_tiling(const ProductShape& s, const Run& run) {
   if (run.members == 1) return {s.m, s.n};
   constexpr std::int64_t panel = matmul_chunk<T>, most = matmul_rows<T>, fewest = 24;
   const std::int64_t members = run.members, even = members / std::gcd(run.replicas, members);
   const std::int64_t blocks = ((s.m + most - 1) / most + even - 1) / even * even;
-  if (s.m >= fewest * blocks) return {(s.m + blocks - 1) / blocks, s.n};
+  if (s.m >= fewest * blocks && !better_by_columns(s, sizeof(T)))
+    return {(s.m + blocks - 1) / blocks, s.n};
   const std::int64_t panels = (s.n + panel - 1) / panel, across = std::min(panels, even);
   return {s.m, (panels + across - 1) / across * panel};
 }
@@ -82,6 +90,7 @@ bool shared_by_rows(const MatMul& record, std::int64_t rows, std::int64_t replic
   const std::int64_t bytes = record.b.rows * record.b.row_stride * size_of(record.b.dtype),
                      fewest = bytes <= little ? few : many;
   return record.out.rows == Operand::batch && !record.transpose_a && !uses_blas() &&
+         !better_by_columns(ProductShape(record, rows), size_of(record.b.dtype)) &&
          rows * replicas >= fewest * members;
 }
 
