@@ -149,18 +149,16 @@ FASTMLP_FN void store_sums(Vec<T> (&sum)[rows][vectors], const Block<T>& block) 
     store(block.last_lanes);
 }
 
-// Adds *a times a row of b to sums. Either the multiply-adds broadcast *a, which with two vectors
-// is one operation less and one load more, or it is broadcast before them.
-template <bool by_itself, class T, int vectors>
-FASTMLP_FN void add_products(Vec<T> (&sum)[vectors], const T* a, const Vec<T> (&right)[vectors]) {
-  if constexpr (by_itself) {
-    const Vec<T> left = Vec<T>::broadcast(*a);
+// Adds *a times a row of b to sums: *a is broadcast by every multiply-add itself, or once before
+// them. With two vectors the former is an instruction less and a load more, so the kernels, to
+// balance both, have it for every other row.
+template <class T, int vectors>
+FASTMLP_FN void add_products(Vec<T> (&sum)[vectors], const T* a, const Vec<T> (&right)[vectors],
+                             bool each_broadcasts) {
+  const Vec<T> left = Vec<T>::broadcast(*a);
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) sum[j] = fma(left, right[j], sum[j]);
-  } else {
-#pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) sum[j] = fma_broadcast(a, right[j], sum[j]);
-  }
+  for (int j = 0; j < vectors; ++j)
+    sum[j] = each_broadcasts ? fma_broadcast(a, right[j], sum[j]) : fma(left, right[j], sum[j]);
 }
 
 // Reads both operands in place.
@@ -188,10 +186,8 @@ void in_place_kernel(const Block<T>& block) {
 #pragma GCC unroll 16
       for (int i = 0; i < rows; ++i) {
         const T* row = i < 4 ? a0 : i < 8 ? a1 : i < 12 ? a2 : a3;
-        if (transposed_a || i % 2 == 0)
-          add_products<true>(sum[i], transposed_a ? a0 + i : row + (i & 3) * stride, right);
-        else
-          add_products<false>(sum[i], row + (i & 3) * stride, right);
+        const T* element = transposed_a ? a0 + i : row + (i & 3) * stride;
+        add_products(sum[i], element, right, !transposed_a && i % 2 == 1);
       }
       b += b_stride;
       if constexpr (transposed_a) {
@@ -265,13 +261,7 @@ void packed_kernel(const Block<T>& block) {
         __builtin_prefetch(a + 4 * fetch_ahead * rows);
       }
 #pragma GCC unroll 16
-      for (int i = 0; i < rows; ++i) {
-        // By turns: then loads and operations are in balance.
-        if (i % 2 == 0)
-          add_products<true>(sum[i], a + i, right);
-        else
-          add_products<false>(sum[i], a + i, right);
-      }
+      for (int i = 0; i < rows; ++i) add_products(sum[i], a + i, right, i % 2 == 1);
       a += rows;
       b += panel_columns<T>;
     }

@@ -231,7 +231,8 @@ struct Vec {
   }
 
   // The same of one number for all lanes, which AVX-512 can broadcast as it multiplies. A compiler
-  // would rather broadcast it once for all that it is multiplied by.
+  // would rather broadcast it once for all that it is multiplied by, hence the assembly (which
+  // tests/emulated_avx512.h cannot emulate).
   friend FASTMLP_FN Vec fma_broadcast(const S* a, Vec b, Vec c) {
 #if defined(__AVX512F__) && !defined(FASTMLP_EMULATE_AVX512)
     if constexpr (sizeof(S) == 4)
