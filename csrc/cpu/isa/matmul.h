@@ -23,23 +23,24 @@
 
 namespace fastmlp::cpu::FASTMLP_ISA {
 
-// The most columns of c that a micro-kernel holds, in vectors, and the most rows for each number of
-// vectors: accumulators, one row of b and one broadcast fill the registers, of which AVX-512 and
-// NEON have 32, AVX2 has 16. At most `depth` rows of b at a time: a panel then takes most of the
-// first-level cache (with AVX-512 more, but little of the second-level one), and a block of the
-// matrix a takes most of the second-level cache.
+// The most columns of c that a micro-kernel holds, in vectors, where operands are packed and where
+// they are read in place, and the most rows for each number of vectors: accumulators, one row of b
+// and one broadcast fill the registers, of which AVX-512 and NEON have 32, AVX2 has 16. At most
+// `depth` rows of b at a time: a panel then takes most of the first-level cache (with AVX-512 more,
+// but little of the second-level one), and a block of the matrix a takes most of the second-level
+// cache.
 #if defined(__AVX512F__)
 constexpr std::int64_t depth = 512;
-constexpr int panel_vectors = 2;
-constexpr int most_rows[panel_vectors + 1] = {0, 16, 14};
+constexpr int packed_vectors = 2, in_place_vectors = 4;
+constexpr int most_rows[] = {0, 16, 14, 8, 6};
 #elif defined(__aarch64__)
 constexpr std::int64_t depth = 400;
-constexpr int panel_vectors = 4;
-constexpr int most_rows[panel_vectors + 1] = {0, 16, 12, 8, 6};
+constexpr int packed_vectors = 4, in_place_vectors = 4;
+constexpr int most_rows[] = {0, 16, 12, 8, 6};
 #else
 constexpr std::int64_t depth = 400;
-constexpr int panel_vectors = 2;
-constexpr int most_rows[panel_vectors + 1] = {0, 12, 6};
+constexpr int packed_vectors = 2, in_place_vectors = 2;
+constexpr int most_rows[] = {0, 12, 6};
 #endif
 static_assert(depth <= matmul_depth);
 
@@ -55,7 +56,7 @@ constexpr int fetch_ahead = 0;
 constexpr std::int64_t fewest_to_fetch_for = 24;
 
 template <class T>
-constexpr std::int64_t panel_columns = panel_vectors * Vec<T>::lanes;
+constexpr std::int64_t panel_columns = packed_vectors * Vec<T>::lanes;
 
 // One block of c as a micro-kernel sees it.
 template <class T>
@@ -303,7 +304,7 @@ FASTMLP_FN void copy_rows(T* packed, const T* x, std::int64_t stride, std::int64
 template <class T>
 FASTMLP_FN void pack_rows(T* packed, std::int64_t width, const T* x, std::int64_t stride,
                           std::int64_t k, std::int64_t n) {
-  constexpr int group = most_rows[panel_vectors], columns = int(panel_columns<T>);
+  constexpr int group = most_rows[packed_vectors], columns = int(panel_columns<T>);
   if (n == width && n == columns) return copy_rows<columns>(packed, x, stride, k);
   if (n == width && n == group) return copy_rows<group>(packed, x, stride, k);
   for (std::int64_t i = 0; i < k; ++i)
@@ -384,10 +385,10 @@ struct Whole {
 
 // Some panels of b, from column j on and row k: more than a cache line of each row, and rows as
 // they lie in memory.
-template <class Format, class T>
+template <class Format, int vectors, class T>
 FASTMLP_FN void pack_panels(T* packed, const Product<T>& p, std::int64_t j, std::int64_t k,
                             std::int64_t length) {
-  constexpr std::int64_t columns = panel_columns<T>, unit = Format::depth_of_row;
+  constexpr std::int64_t columns = vectors * Vec<T>::lanes, unit = Format::depth_of_row;
   const std::int64_t end = p.n - j < matmul_chunk<T> ? p.n : j + matmul_chunk<T>,
                      at_a_time = p.transpose_b ? length : 16;
   for (std::int64_t i = 0; i < length; i += at_a_time, packed += at_a_time / unit * columns) {
@@ -402,12 +403,12 @@ FASTMLP_FN void pack_panels(T* packed, const Product<T>& p, std::int64_t j, std:
   }
 }
 
-// The number as a constant: calls f(integral_constant), for 1 to panel_vectors.
-template <class F>
+// The number as a constant: calls f(integral_constant), for 1 to `most`, which is 2 or 4.
+template <int most, class F>
 FASTMLP_FN void with_vectors(std::int64_t vectors, F&& f) {
   if (vectors == 1) return f(std::integral_constant<int, 1>{});
   if (vectors == 2) return f(std::integral_constant<int, 2>{});
-  if constexpr (panel_vectors == 4) {
+  if constexpr (most == 4) {
     if (vectors == 3) return f(std::integral_constant<int, 3>{});
     f(std::integral_constant<int, 4>{});
   }
@@ -434,11 +435,12 @@ FASTMLP_FN void finish(const Product<T>& p, std::int64_t i, std::int64_t j, std:
     activation_forward<T>(out, part(p.before), result, {}, rows, cols, *p.activation);
 }
 
-// c's panel at (i, j), of `length` products from k on. Operands are for the caller to fill in.
-template <class T>
+// c's columns from j on that so many vectors hold, of its rows from i on, of `length` products from
+// k on. Operands are for the caller to fill in.
+template <int vectors, class T>
 FASTMLP_FN Block<T> block_of(const Product<T>& p, std::int64_t i, std::int64_t j, std::int64_t k,
                              std::int64_t length) {
-  constexpr std::int64_t lanes = Vec<T>::lanes, columns = panel_columns<T>;
+  constexpr std::int64_t lanes = Vec<T>::lanes, columns = vectors * lanes;
   const std::int64_t n = p.n - j < columns ? p.n - j : columns;
   Block<T> block{};
   block.c = p.c + i * p.c_stride + j;
@@ -474,18 +476,18 @@ FASTMLP_FN void all_groups(const std::array<MicroKernel<T>, count>& kernels, Blo
 }
 
 // Small products: a is read in place, and so is b unless it is transposed.
-template <class T>
+template <int most, class T>
 FASTMLP_FN void multiply_in_place(const Product<T>& p) {
-  constexpr std::int64_t columns = panel_columns<T>, chunk = matmul_chunk<T>;
+  constexpr std::int64_t columns = most * Vec<T>::lanes, chunk = matmul_chunk<T>;
   const Parts blocks(p.m, matmul_rows<T>), slabs(p.k, depth);
   blocks.each_part([&](std::int64_t i, std::int64_t m) {
     slabs.each_part([&](std::int64_t k, std::int64_t length) {
       for (std::int64_t j = 0; j < p.n; j += columns) {
-        Block<T> block = block_of(p, i, j, k, length);
+        Block<T> block = block_of<most>(p, i, j, k, length);
         block.a = p.a + (p.transpose_a ? k * p.a_stride + i : i * p.a_stride + k);
         block.a_stride = p.a_stride;
         if (p.transpose_b) {
-          if (j % chunk == 0) pack_panels<Whole<T>>(p.scratch, p, j, k, length);
+          if (j % chunk == 0) pack_panels<Whole<T>, most>(p.scratch, p, j, k, length);
           block.b = p.scratch + j % chunk * depth;
           block.b_stride = columns;
         } else {
@@ -495,7 +497,7 @@ FASTMLP_FN void multiply_in_place(const Product<T>& p) {
           block.next_stride = p.b_stride;
         }
         const std::int64_t a_step = p.transpose_a ? 1 : p.a_stride;
-        with_vectors(block.vectors, [&](auto vectors) {
+        with_vectors<most>(block.vectors, [&](auto vectors) {
           const auto& kernels = p.transpose_a ? in_place_kernels<T, vectors, true>
                                               : in_place_kernels<T, vectors, false>;
           all_groups(kernels, block, Parts(m, most_rows[vectors]), a_step);
@@ -524,7 +526,7 @@ FASTMLP_FN void multiply_packed(const Product<T>& p) {
                          length = p.k - k < packed_rows * unit ? p.k - k : packed_rows * unit;
       blocks.each_part([&](std::int64_t i, std::int64_t m) {
         // The first panel is the widest, and groups that suit it suit the last.
-        const int widest = block_of(p, i, first, k, length).vectors;
+        const int widest = block_of<packed_vectors>(p, i, first, k, length).vectors;
         const Parts groups(m, most_rows[widest]);
         T* to = packed_a;
         groups.each_part([&](std::int64_t row, std::int64_t rows) {
@@ -534,18 +536,18 @@ FASTMLP_FN void multiply_packed(const Product<T>& p) {
           to += rows * packed_rows;
         });
         for (std::int64_t j = first; j < end; j += columns) {
-          Block<T> block = block_of(p, i, j, k, length);
+          Block<T> block = block_of<packed_vectors>(p, i, j, k, length);
           // Of a single block the panels come and go.
           const std::int64_t place = blocks.count > 1 ? j - first : (j - first) % chunk;
           if (i == 0 && (j - first) % chunk == 0)
-            pack_panels<Format>(packed_b + place * depth, p, j, k, length);
+            pack_panels<Format, packed_vectors>(packed_b + place * depth, p, j, k, length);
           if (i == 0 && m >= fewest_to_fetch_for && !p.transpose_b && j + chunk < end)
             block.next = p.b + k * p.b_stride + j + chunk;
           block.next_stride = p.b_stride;
           if (j + columns < end) block.next_c = block.c + columns;
           block.a = packed_a;
           block.b = packed_b + place * depth;
-          with_vectors(block.vectors, [&](auto vectors) {
+          with_vectors<packed_vectors>(block.vectors, [&](auto vectors) {
             all_groups(Format::template kernels<vectors>(), block, groups, packed_rows);
           });
           if (k + length == p.k && !rectifies(p))
@@ -596,6 +598,15 @@ FASTMLP_FN void few_rows_of_transposed(const Product<T>& p) {
   }
 }
 
+// Whether micro-kernels that read in place should read as many columns of b as they can, with fewer
+// rows of a: where the first-level cache holds so many columns, or where those rows are columns, of
+// which each product needs another line.
+template <class T>
+FASTMLP_FN bool reads_widely(const Product<T>& p) {
+  constexpr std::int64_t few = 128;
+  return p.transpose_a || p.k <= few;
+}
+
 template <class T>
 FASTMLP_FN void multiply(const Product<T>& p) {
   if (worth_packing(p)) return multiply_packed<Whole<T>>(p);
@@ -604,7 +615,8 @@ FASTMLP_FN void multiply(const Product<T>& p) {
   else if (p.transpose_a && p.k <= few_rows_most && p.k > 0 && !p.transpose_b && !p.bias)
     few_products(p);
   else
-    return multiply_in_place(p);
+    return reads_widely(p) ? multiply_in_place<in_place_vectors>(p)
+                           : multiply_in_place<packed_vectors>(p);
   finish(p, 0, 0, p.m, p.n);
 }
 
