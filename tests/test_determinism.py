@@ -56,6 +56,32 @@ def test_one_thread_and_several_give_the_same_bits(network, dtype, threads):
         assert_same_bits(train(count, *network, dtype), one)
 
 
+# What a row costs decides how many rows a share has; the last is more than one chunk of `predict`.
+@pytest.mark.parametrize(
+    "features, hidden, rows", [(300, 200, 1001), (8, 32, 9999), (600, 600, 2600)]
+)
+def test_many_rows_are_predicted_and_judged_alike_in_any_number_of_shares(
+    features, hidden, rows, dtype, threads
+):
+    x = rng.standard_normal((rows, features)).astype(dtype)
+    y = rng.randint(5, size=rows)
+    layers = [fm.Dense(hidden, "relu"), fm.LayerNorm(), fm.Dense(hidden, "tanh"), fm.Dense(5)]
+    one = fm.Sequential(layers, seed=3, dtype=dtype)
+    one.compile("adam", "cross_entropy", metrics=["accuracy"])
+    for model in (one, fm.Ensemble(one, 2)):  # whose networks are shared out as well
+        model.build(features)
+        results = []
+        for count in (1, 2, 3):
+            fm.set_num_threads(count)
+            for _ in range(3):  # some of which the clock may leave to one thread
+                outputs, judged = model.predict(x), model.evaluate(x, y)
+                results.append([outputs, *(np.array(v) for v in judged.values())])
+        for result in results[1:]:
+            assert_same_bits(result, results[0])
+        for row in range(0, rows, 97):  # alone it has the same bits as among others
+            assert_same_bits([model.predict(x[row : row + 1])], [outputs[..., row : row + 1, :]])
+
+
 # The last is shared out by columns.
 SHAPES = [(512, 512, 512), (33, 1025, 257), (2048, 64, 1), (65, 1025, 700)]
 

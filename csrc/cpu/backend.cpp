@@ -1,6 +1,7 @@
 #include "cpu/backend.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <memory>
@@ -24,6 +25,8 @@ class CpuExecutable : public Executable {
  public:
   explicit CpuExecutable(Program program)
       : program_(std::move(program)), updates_(updates_of(program_)) {
+    constexpr double packing_rows = 512;  // enough for kernels that each share packs anew
+    if (program_.precision != Precision::full) rows_of_share_ = packing_rows;
     for (std::size_t i = 0; i < program_.records.size(); ++i) {
       const Record& record = program_.records[i];
       const Updates& updates = updates_[i];
@@ -32,6 +35,7 @@ class CpuExecutable : public Executable {
                         product && !product->parts && !product->second_half && updates.empty()
                             ? product
                             : nullptr});
+      shareable_ = shareable_ && updates.empty() && !involves_all_members(record);
       if (product) {
         const double fixed = ProductShape(*product, 0).operations(),
                      one_row = ProductShape(*product, 1).operations();
@@ -40,8 +44,10 @@ class CpuExecutable : public Executable {
         // A kernel that no cache of a core holds is read from memory, which takes as long as some
         // operations on each element: for one row, far longer than the product's own.
         const double elements = double(product->b.rows) * double(product->b.cols);
-        if (product->b.rows != Operand::batch && elements * sizeof(T) > 1 << 20)
+        if (product->b.rows != Operand::batch && elements * sizeof(T) > 1 << 20) {
           operations_ += 24 * elements * double(program_.replicas);
+          rows_of_share_ = packing_rows;
+        }
       }
     }
   }
@@ -111,25 +117,65 @@ class CpuExecutable : public Executable {
 
   bool run_with_team(const Launch& launch, int members, bool more) {
     Barrier barrier(members);
-    const std::shared_ptr<const Meetings> meetings = meet(launch.rows, members);
+    const int shares = shares_of(launch, members);
+    const std::shared_ptr<const Meetings> meetings = meet(launch.rows, shares);
     struct Job {
       const CpuExecutable* self;
       const Launch& launch;
       Barrier& barrier;
       const std::vector<bool>& before;
-      int members;
+      int members, shares;
+      std::atomic<std::int64_t> next;  // share
       bool completed;
-    } job{this, launch, barrier, meetings->before, members, true};
+    } job{this, launch, barrier, meetings->before, members, shares, {0}, true};
     const auto body = [](void* context, int member) {
       Job& j = *static_cast<Job*>(context);
       const FlushToZero flush;
-      const Run run{j.launch,      j.self->program_.replicas, member, j.members, j.barrier,
-                    Memory::own(), j.self->program_.precision};
+      Run run{j.launch,      j.self->program_.replicas, member, j.shares, j.barrier,
+              Memory::own(), j.self->program_.precision};
+      if (j.shares > j.members) return j.self->take_shares(run, j.before, j.next);
       const bool completed = j.launch.profile ? j.self->work(run, j.before, Stopwatch(run))
                                               : j.self->work(run, j.before, NoClock());
       if (member == 0) j.completed = completed;
     };
     return run_on_team(members, body, &job, more) ? job.completed : run_alone(launch);
+  }
+
+  // Whether members meet within a record, or decide there whether the step goes on.
+  static bool involves_all_members(const Record& record) {
+    const auto* product = std::get_if<MatMul>(&record);
+    const auto* sum = std::get_if<Accumulate>(&record);
+    return (product && product->second_half) || (sum && sum->check) ||
+           std::holds_alternative<ClipNorm>(record) || std::holds_alternative<Penalize>(record);
+  }
+
+  // How many shares a team makes of the work: one for each member, or of many rows more, and who is
+  // done with one takes the next. Cores may be of two kinds, or busy; and what a share has computed
+  // is still in the cache when its next record needs it. Not in training, whose steps are short and
+  // whose parameters better stay with one member.
+  int shares_of(const Launch& launch, int members) const {
+    if (!shareable_ || launch.repeat > 1 || launch.profile) return members;
+    constexpr double worth_taking = 1e6;  // operations
+    const double rows = double(launch.rows) * double(program_.replicas),
+                 most = std::min(rows / rows_of_share_,
+                                 double(launch.rows) * operations_per_row_ / worth_taking);
+    return std::max(members, int(std::min(most, 1e6)));
+  }
+
+  // Takes shares of what lies between two meetings until none is left, and goes on to the next.
+  void take_shares(Run run, const std::vector<bool>& meet_before,
+                   std::atomic<std::int64_t>& next) const {
+    std::int64_t share = next++, first = 0;
+    for (std::size_t begin = 0, end; begin < steps_.size(); begin = end, first += run.members) {
+      if (begin > 0) run.barrier.wait();
+      end = begin + 1;
+      while (end < steps_.size() && !meet_before[end]) ++end;
+      for (; share < first + run.members; share = next++) {
+        run.member = int(share - first);
+        for (std::size_t i = begin; i < end; ++i)
+          steps_[i].execute(*steps_[i].record, *steps_[i].updates, run);
+      }
+    }
   }
 
   // What tells a profile where the time goes, and its absence.
@@ -210,6 +256,8 @@ class CpuExecutable : public Executable {
   const std::vector<Updates> updates_;  // of each record
   std::vector<Step> steps_;
   double operations_ = 0, operations_per_row_ = 0;  // that a step's products are worth
+  bool shareable_ = true;
+  double rows_of_share_ = 128;  // at least
   TeamChoice choice_;
   std::mutex mutex_;
   std::shared_ptr<const Meetings> meetings_;  // the last

@@ -18,9 +18,9 @@ from fastmlp.optimizers import Optimizer
 
 # How much `predict` and `evaluate` take at a time where the caller does not say, in elements of the
 # widest layer's output: enough to be worth waking every core, few enough to stay in the cache.
-_CHUNK_ELEMENTS = 1 << 19
+_CHUNK_ELEMENTS = 1 << 20
 # But so many rows at least, since every chunk reads all parameters.
-_CHUNK_ROWS = 1024
+_CHUNK_ROWS = 2048
 
 _MAX_PLANS = 32
 
@@ -65,7 +65,7 @@ class Engine:
         self.learning_rates = learning_rates  # of each replica, in place of the optimizer's
         self.network = device.network(list(stages), features, dtype, self.replicas)
         self.features = features
-        widest = max([features, *(stage.get("units", 0) for stage in stages)])
+        widest = max((stage.get("units", 1) for stage in stages), default=1)
         self.chunk_rows = max(_CHUNK_ELEMENTS // widest, _CHUNK_ROWS)
         self.outputs: int = self.network.outputs
         self._hosts = hosts or {}  # layers in Python, by number
