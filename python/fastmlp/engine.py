@@ -21,6 +21,7 @@ from fastmlp.optimizers import Optimizer
 _CHUNK_ELEMENTS = 1 << 20
 # But so many rows at least, since every chunk reads all parameters.
 _CHUNK_ROWS = 2048
+_LEAST_WIDTH = 16  # a row takes a cache line
 
 _MAX_PLANS = 32
 
@@ -65,7 +66,7 @@ class Engine:
         self.learning_rates = learning_rates  # of each replica, in place of the optimizer's
         self.network = device.network(list(stages), features, dtype, self.replicas)
         self.features = features
-        widest = max((stage.get("units", 1) for stage in stages), default=1)
+        widest = max([_LEAST_WIDTH, *(stage.get("units", 0) for stage in stages)])
         self.chunk_rows = max(_CHUNK_ELEMENTS // widest, _CHUNK_ROWS)
         self.outputs: int = self.network.outputs
         self._hosts = hosts or {}  # layers in Python, by number
