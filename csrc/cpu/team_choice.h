@@ -36,15 +36,17 @@ class TeamChoice {
     const double step = seconds_.load(relaxed);
     if (step == 0) return plan(guess(most, operations, barriers(), repeat), most, 2, Plan::first);
     const int level = level_.load(relaxed);
-    // A trial begins with a turn to wake threads and to move the parameters into their caches. Then
-    // one is enough to measure, unless the caller has only a step or a few at a time.
+    // A trial begins with a turn to wake threads and to move the parameters into their caches,
+    // which long steps do not feel. Then one is enough to measure, unless the caller has only a
+    // step or a few at a time.
     const int turn = until_trial_.fetch_sub(1, relaxed);
     if (turn > 1) return plan(level, most, steps(segment_seconds, step), Plan::ordinary);
     const std::int64_t wanted = steps(trial_seconds, step);
     if (turn == 1) {
       trial_.store(neighbour(level, count(most)), relaxed);
       least_.store(infinity, relaxed);
-      return plan(trial_.load(relaxed), most, wanted, Plan::warm_up);
+      return plan(trial_.load(relaxed), most, wanted,
+                  step > long_step ? Plan::decision : Plan::warm_up);
     }
     const bool enough = repeat >= wanted || turn <= 1 - most_turns;
     return plan(trial_.load(relaxed), most, wanted, enough ? Plan::decision : Plan::trial);
@@ -56,8 +58,8 @@ class TeamChoice {
       case Plan::first:
         // Caches were cold, so the guess gets a second turn before the first trial. Where steps are
         // so long that they are turns of their own, a trial costs much and the guess is good.
-        settle(plan.level, seconds_per_step, soon / 2);
-        until_trial_.store(seconds_per_step > long_step ? soon : 2, relaxed);
+        settle(plan.level, seconds_per_step, soon(seconds_per_step) / 2);
+        if (seconds_per_step <= long_step) until_trial_.store(2, relaxed);
         break;
       case Plan::warm_up: break;
       case Plan::trial:
@@ -68,7 +70,7 @@ class TeamChoice {
         if (plan.kind == Plan::trial) break;
         // The longer trials only confirm what was known, the rarer they get.
         if (least < 0.97 * before)
-          settle(plan.level, least, soon);
+          settle(plan.level, least, soon(least));
         else
           settle(level_.load(relaxed), before, std::min(2 * interval_.load(relaxed), 1024));
         break;
@@ -79,8 +81,9 @@ class TeamChoice {
         const double counts = std::min(seconds_per_step, 2 * before),
                      average = std::min(0.75 * before + 0.25 * counts, counts);
         seconds_.store(average, relaxed);
-        if (average > 1.3 * settled_.load(relaxed) && until_trial_.load(relaxed) > soon)
-          settle(plan.level, average, soon);
+        const int interval = soon(average);
+        if (average > 1.3 * settled_.load(relaxed) && until_trial_.load(relaxed) > interval)
+          settle(plan.level, average, interval);
       }
     }
   }
@@ -89,9 +92,12 @@ class TeamChoice {
   static constexpr auto relaxed = std::memory_order_relaxed;
   static constexpr double segment_seconds = 2e-3, trial_seconds = 4e-3, long_step = 1e-2;
   static constexpr int most_levels = 11;  // 1, 2, 4, ..., 1024
-  static constexpr int soon = 32;         // segments
   static constexpr int most_turns = 8;    // of a trial
   static constexpr double infinity = std::numeric_limits<double>::infinity();
+
+  // After how many segments a number that is new, or slower than it was, is doubted. Long steps are
+  // segments of their own, and one by half of the threads costs as much as two.
+  static int soon(double step) { return step > long_step ? 256 : 32; }
 
   static int count(int most) {
     int levels = 1;
